@@ -1,0 +1,158 @@
+"""aya-data from Python: what the command line calls.
+
+    from aya_data import api
+    build = api.build("specs/sft_mix.yaml")
+    print(build.result.path)
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from aya_data.core import durable
+from aya_data.core.errors import InputError
+from aya_data.core.spec import load_spec
+from aya_data.core.store import Workspace, command_line, default_workspace
+from aya_data.engine.events import Events, Listener, open_log
+from aya_data.engine.plan import PART_BYTES, Plan, make_plan
+from aya_data.engine.pool import LocalExecutor
+from aya_data.engine.run import Build, run
+from aya_data.publish.card import attribution, card, dataset_info
+
+__all__ = ["build", "gc", "plan", "plan_as_dict", "releases"]
+
+MINIMUM_MEMORY = 512 << 20
+
+
+def documents(manifest: Mapping[str, Any]) -> dict[str, str]:
+    """The texts of a release, from its manifest alone."""
+    info = json.dumps(dataset_info(manifest), indent=1, sort_keys=True, ensure_ascii=False)
+    return {"README.md": card(manifest), "ATTRIBUTION.md": attribution(manifest), "dataset_info.json": info + "\n"}
+
+
+def build(
+    spec: str | Path,
+    *,
+    profile: str = "sample",
+    workspace: str | Path | None = None,
+    sets: Sequence[str] = (),
+    limit: int | None = None,
+    workers: int | None = None,
+    memory: int | None = None,
+    part_size: int | None = None,
+    listeners: Sequence[Listener] = (),
+) -> Build:
+    """Build a spec into a release and register it in the catalog.
+
+    ``workers`` defaults to the processors of this machine, ``memory`` (bytes) to half of its memory, ``part_size``
+    (bytes in memory of an intermediate part) to 32 MiB or less where memory asks for it. None of
+    these changes the release. Raises SpecError, InputError, BuildError.
+    """
+    place = Workspace(Path(workspace) if workspace is not None else default_workspace())
+    workers = max(1, workers or os.cpu_count() or 1)
+    memory = memory or total_memory() // 2
+    if memory < MINIMUM_MEMORY:
+        raise InputError(
+            f"--memory {memory >> 20} MiB is too little", f"Give at least {MINIMUM_MEMORY >> 20} MiB."
+        )
+    part_bytes = part_size or min(PART_BYTES, memory // workers // 16)
+    loaded = load_spec(spec, profile, sets)
+    with place.hold(command_line()):
+        log, _ = open_log(place.events, f"{loaded.name}-{profile}")
+        events = Events(log, *listeners)
+        made = make_plan(loaded, place, part_bytes=part_bytes, limit=limit)
+        durable.make_folder(place.temporary)
+        with LocalExecutor(place.store.root, workers) as executor:
+            done = run(made, place, executor, events, documents, memory // 2, workers)
+        from aya_data.catalog.register import register
+
+        register(place)
+        return done
+
+
+def plan(
+    spec: str | Path,
+    *,
+    profile: str = "sample",
+    workspace: str | Path | None = None,
+    sets: Sequence[str] = (),
+    limit: int | None = None,
+) -> Plan:
+    """Plan a build without running or writing anything."""
+    place = Workspace(Path(workspace) if workspace is not None else default_workspace())
+    return make_plan(load_spec(spec, profile, sets), place, limit=limit)
+
+
+def plan_as_dict(plan: Plan, workspace: str | Path | None = None) -> dict[str, Any]:
+    """Describe a plan: each stage with its key, and whether the last build already has its results."""
+    place = Workspace(Path(workspace) if workspace is not None else default_workspace())
+    have: dict[str, list[str]] = {}
+    for noted in _notes(place):
+        have.update(noted.get("stages", {}))
+    stages = []
+    for stage in plan.stages:
+        tasks = have.get(stage.key)
+        cached = tasks is not None and all(place.store.get(key) is not None for key in tasks)
+        stages.append({"name": stage.name, "kind": stage.kind, "key": stage.key, "cached": cached})
+    return {
+        "name": plan.spec.name,
+        "profile": plan.spec.profile,
+        "key": plan.key,
+        "sources": [
+            {
+                "name": s.name,
+                "builder": s.builder_name,
+                "use": s.use,
+                "wave": s.wave,
+                "parents": list(s.builder.parents),
+                "files": len({u.name for u in s.units}),
+                "bytes": sum(u.size for u in s.units if not u.slice or u.slice[0] == 0),
+                "pins": s.builder.pins(),
+            }
+            for _, s in sorted(plan.sources.items())
+        ],
+        "filters": [{"name": f.name, "inserted": f.inserted, "pins": f.filter.pins()} for f in plan.chain],
+        "stages": stages,
+    }
+
+
+def releases(workspace: str | Path | None = None) -> list[dict[str, Any]]:
+    """List the releases of a workspace from their manifests, by name and version."""
+    place = Workspace(Path(workspace) if workspace is not None else default_workspace())
+    found = []
+    for path in sorted(place.releases.glob("*/*/manifest.json")):
+        if path.parent.name.startswith("writing-"):
+            continue
+        manifest = json.loads(path.read_bytes())
+        wanted = ("name", "version", "digest", "rows", "profile", "policy")
+        found.append({**{key: manifest[key] for key in wanted}, "path": str(path.parent)})
+    return found
+
+
+def gc(workspace: str | Path | None = None) -> tuple[int, int]:
+    """Remove intermediate results that no last build of a spec uses; return how many and how many bytes."""
+    place = Workspace(Path(workspace) if workspace is not None else default_workspace())
+    with place.hold(command_line()):
+        keep = [key for noted in _notes(place) for keys in noted.get("stages", {}).values() for key in keys]
+        durable.remove(place.temporary)
+        return place.store.collect(keep)
+
+
+def _notes(place: Workspace) -> Iterator[dict[str, Any]]:
+    for path in sorted(place.builds.glob("*.json")):
+        noted = json.loads(path.read_bytes())
+        if isinstance(noted, dict):
+            yield noted
+
+
+def total_memory() -> int:
+    """Bytes of memory that this process may use: the machine's, or its control group's limit."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = Path("/sys/fs/cgroup/memory.max")
+    if limit.exists() and (text := limit.read_text().strip()).isdigit():
+        total = min(total, int(text))
+    return total

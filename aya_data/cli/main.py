@@ -1,0 +1,306 @@
+"""The command line: parse, call one function, print.
+
+Results go to stdout, progress and errors to stderr. Exit codes: 0 done, 1 failed, 2 wrong input.
+Everything but typer is imported inside the command that needs it, so that ``--help`` is quick.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="aya-data",
+    help="Build multilingual post-training data: a YAML spec in, a release out.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Spec = Annotated[Path, typer.Argument(metavar="SPEC", help="The spec, a YAML file.", show_default=False)]
+Profile = Annotated[str, typer.Option("--profile", "-p", help="The profile: sample (bundled data) or hub, or one of the spec's own.")]
+WorkspaceOption = Annotated[
+    Path | None,
+    typer.Option("--workspace", "-w", help="The folder for everything that is kept [AYA_DATA_HOME, .aya-data].", show_default=False),
+]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="PATH=VALUE", help="Set one value of the spec; repeatable.", show_default=False),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Limit = Annotated[
+    int | None,
+    typer.Option("--limit", min=1, help="Take at most N rows of every source, by draw.", metavar="N", show_default=False),
+]
+
+
+@app.command()
+def build(
+    spec: Spec,
+    profile: Profile = "sample",
+    workspace: WorkspaceOption = None,
+    set_: Sets = None,
+    limit: Limit = None,
+    workers: Annotated[
+        int | None,
+        typer.Option("--workers", min=1, max=1024, help="Processes [processors of this machine].", metavar="N", show_default=False),
+    ] = None,
+    memory: Annotated[
+        str | None,
+        typer.Option("--memory", help="Memory that the build may use [half].", metavar="SIZE", show_default=False),
+    ] = None,
+    part_size: Annotated[
+        str | None,
+        typer.Option("--part-size", help="Size of an intermediate part in memory [32MiB].", metavar="SIZE", show_default=False),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Build SPEC into a release. What is already built is not built again."""
+    from aya_data import api
+    from aya_data.cli import progress, tables
+
+    watch = progress.watcher()
+    with watch:
+        done = api.build(
+            spec,
+            profile=profile,
+            workspace=workspace,
+            sets=set_ or [],
+            limit=limit,
+            workers=workers,
+            memory=_size(memory, "--memory"),
+            part_size=_size(part_size, "--part-size"),
+            listeners=[watch.listen],
+        )
+    if json:
+        _print_json(tables.build_as_dict(done))
+    else:
+        tables.print_funnel(done, spec, profile)
+
+
+@app.command()
+def plan(
+    spec: Spec,
+    profile: Profile = "sample",
+    workspace: WorkspaceOption = None,
+    set_: Sets = None,
+    limit: Limit = None,
+    json: Json = False,
+) -> None:
+    """Show what a build of SPEC would do, and what of it is already done."""
+    from aya_data import api
+    from aya_data.cli import tables
+
+    found = api.plan_as_dict(api.plan(spec, profile=profile, workspace=workspace, sets=set_ or [], limit=limit), workspace)
+    _print_json(found) if json else tables.print_plan(found)
+
+
+@app.command()
+def validate(spec: Spec, profile: Profile = "sample", set_: Sets = None, json: Json = False) -> None:
+    """Check SPEC and print every problem at once, each with its place."""
+    from aya_data.core.spec import load_spec
+
+    found = load_spec(spec, profile, set_ or [])
+    if json:
+        _print_json(found.canonical())
+    else:
+        typer.echo(f"{spec}: valid ({len(found.sources)} sources, {len(found.filters)} filters, profile {profile}).")
+
+
+@app.command()
+def sql(
+    query: Annotated[str, typer.Argument(help="One SELECT over: releases stages sources shards rows ledger edges licenses languages.", show_default=False)],
+    workspace: WorkspaceOption = None,
+    json: Json = False,
+    csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
+) -> None:
+    """Query the catalog of releases, read-only."""
+    from aya_data.catalog.query import query as ask
+    from aya_data.cli import tables
+
+    result = ask(_workspace(workspace), query)
+    if json:
+        _print_json(tables.result_as_rows(result))
+    elif csv:
+        tables.print_csv(result)
+    else:
+        tables.print_result(result)
+
+
+@app.command()
+def why(
+    identifier: Annotated[str, typer.Argument(metavar="ROW_KEY|ID", help="A row_key or id; its first 8 digits are enough.", show_default=False)],
+    workspace: WorkspaceOption = None,
+    json: Json = False,
+) -> None:
+    """Tell a row's life: from its source record to its shard, or to the rule that dropped it."""
+    from aya_data.catalog.why import render
+    from aya_data.catalog.why import why as tell
+
+    life = tell(_workspace(workspace), identifier)
+    if json:
+        _print_json(life.as_dict())
+    else:
+        typer.echo(render(life))
+
+
+@app.command()
+def show(
+    what: Annotated[str, typer.Argument(metavar="SPEC_OR_RELEASE", help="A spec file, or a release as name or name@version.", show_default=False)],
+    source: Annotated[str | None, typer.Option("--source", "-s", help="Only rows of this source.", show_default=False)] = None,
+    language: Annotated[str | None, typer.Option("--language", "-l", help="Only rows of this language.", show_default=False)] = None,
+    rule: Annotated[str | None, typer.Option("--rule", "-r", help="Only rows that this rule dropped.", show_default=False)] = None,
+    n: Annotated[int, typer.Option("-n", min=1, max=1000, help="How many rows.")] = 5,
+    profile: Profile = "sample",
+    workspace: WorkspaceOption = None,
+    json: Json = False,
+) -> None:
+    """Print some rows that were kept and some that were dropped."""
+    from aya_data.catalog.show import render
+    from aya_data.catalog.show import show as pick
+
+    rows = pick(_workspace(workspace), what, source=source, language=language, rule=rule, n=n, profile=profile)
+    if json:
+        _print_json([row.as_dict() for row in rows])
+    else:
+        typer.echo(render(rows))
+
+
+@app.command()
+def releases(workspace: WorkspaceOption = None, json: Json = False) -> None:
+    """List the releases in the workspace."""
+    from aya_data import api
+    from aya_data.cli import tables
+
+    found = api.releases(workspace)
+    _print_json(found) if json else tables.print_releases(found)
+
+
+@app.command()
+def verify(
+    release: Annotated[Path | None, typer.Argument(help="A release folder; without it the whole workspace.", show_default=False)] = None,
+    workspace: WorkspaceOption = None,
+    json: Json = False,
+) -> None:
+    """Check every file against its recorded digest, and the ledger against its law."""
+    from aya_data.publish.verify import verify_release, verify_workspace
+
+    findings = verify_release(release) if release else verify_workspace(_workspace(workspace))
+    if json:
+        _print_json([finding.as_dict() for finding in findings])
+    else:
+        for finding in findings:
+            typer.echo(str(finding))
+        if not findings:
+            typer.echo("All files are as recorded.")
+    if findings:
+        raise typer.Exit(1)
+
+
+@app.command()
+def gc(workspace: WorkspaceOption = None, json: Json = False) -> None:
+    """Remove intermediate results that no last build uses. Releases stay."""
+    from aya_data import api
+
+    removed, size = api.gc(workspace)
+    if json:
+        _print_json({"removed": removed, "bytes": size})
+    else:
+        typer.echo(f"Removed {removed} results ({size / 1e6:.1f} MB).")
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of specs, for editors."""
+    from aya_data.core.explain import json_schema
+
+    _print_json(json_schema())
+
+
+@app.command()
+def explain(path: Annotated[str, typer.Argument(help="A field, such as mix.caps or filters.language_id.", show_default=False)] = "") -> None:
+    """Document a field of specs."""
+    from aya_data.core.explain import explain as document
+
+    typer.echo(document(path))
+
+
+@app.command()
+def init(
+    path: Annotated[Path, typer.Argument(help="The file to write.")] = Path("aya-data.yaml"),
+) -> None:
+    """Write a commented spec to start from. Never overwrites a file."""
+    from aya_data.core import durable
+    from aya_data.core.errors import InputError
+    from aya_data.core.explain import starter_spec
+
+    if path.exists():
+        raise InputError(f"{path} is already there", "Give another name.")
+    durable.write_bytes(path, starter_spec().encode())
+    typer.echo(f"Wrote {path}. Next: aya-data build {path}")
+
+
+def _version(value: bool) -> None:
+    if value:
+        from aya_data import __version__
+
+        typer.echo(f"aya-data {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    return None
+
+
+def _workspace(path: Path | None) -> Any:
+    from aya_data.core.store import Workspace, default_workspace
+
+    return Workspace(path if path is not None else default_workspace())
+
+
+def _size(text: str | None, option: str) -> int | None:
+    if text is None:
+        return None
+    from pydantic import TypeAdapter, ValidationError
+
+    from aya_data.core.errors import InputError
+    from aya_data.core.settings import Size
+
+    try:
+        value: int = TypeAdapter(Size).validate_python(int(text) if text.isdigit() else text)
+    except ValidationError as error:
+        raise InputError(f"{option} {error.errors()[0]['msg']}", "Write 4GB, for example.") from None
+    return value
+
+
+def _print_json(value: Any) -> None:
+    import json
+
+    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=1, default=str) + "\n")
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    from aya_data.core.errors import AyaDataError
+
+    try:
+        app()
+    except AyaDataError as error:
+        typer.echo(f"aya-data: {error}" if not hasattr(error, "problems") else str(error), err=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        typer.echo("aya-data: stopped. What was finished is kept; the same command resumes.", err=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(1)

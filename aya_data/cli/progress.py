@@ -1,0 +1,124 @@
+"""Progress on stderr: a live display on a terminal, one plain line per stage elsewhere."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from types import TracebackType
+from typing import Any, Protocol
+
+__all__ = ["Watcher", "watcher"]
+
+
+class Watcher(Protocol):
+    """Follows the events of a build."""
+
+    def __enter__(self) -> Watcher: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+    def listen(self, event: dict[str, Any]) -> None:
+        """Take one event."""
+
+
+def watcher() -> Watcher:
+    """Return the live display when stderr is a terminal, otherwise plain lines."""
+    if sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
+        return _Live()
+    return _Lines()
+
+
+def _what_happened(event: dict[str, Any]) -> str:
+    """One line for a finished stage; empty when there is nothing to say."""
+    parts = [f"{event['rows_in']:,} in"] if event["rows_in"] else []
+    for name in ("created", "dropped", "merged", "not_sampled", "consumed"):
+        if event[name]:
+            parts.append(f"{event[name]:,} {name.replace('_', ' ')}")
+    if event["rows_out"]:
+        parts.append(f"{event['rows_out']:,} out")
+    if not parts:
+        return ""
+    seconds = "cached" if event["cached"] else f"{event['seconds']:.1f} s"
+    return f"{event['name']}: {', '.join(parts)} ({seconds})"
+
+
+class _Lines:
+    def __enter__(self) -> _Lines:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None
+
+    def listen(self, event: dict[str, Any]) -> None:
+        if event["event"] == "counted" and (line := _what_happened(event)):
+            sys.stderr.write(line + "\n")
+            sys.stderr.flush()
+
+
+class _Live:
+    """Finished stages scroll by as lines; below them a bar for the stage at work."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+
+        self._console = Console(stderr=True)
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("[bold]{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[detail]}"),
+            console=self._console,
+            transient=True,
+        )
+        self._task = self._progress.add_task("starting", total=None, detail="")
+        self._began = time.perf_counter()
+        self._rows = self._done = self._fresh = self._total = 0
+        self._title = ""
+
+    def __enter__(self) -> _Live:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def listen(self, event: dict[str, Any]) -> None:
+        match event["event"]:
+            case "stage":
+                self._title = f"{event['index'] + 1}/{event['of']} {event['name']}"
+                self._began, self._rows, self._done, self._fresh, self._total = time.perf_counter(), 0, 0, 0, 0
+                self._progress.reset(self._task, total=None, description=self._title, detail="")
+            case "tasks":
+                self._total += max(1, event["bytes"])
+                self._progress.update(self._task, total=self._total)
+            case "task":
+                size = event["bytes"]
+                self._done += size
+                if not event["cached"]:
+                    self._fresh += size
+                    self._rows += event["rows"]
+                self._progress.update(self._task, completed=self._done, detail=self._detail())
+            case "counted":
+                if line := _what_happened(event):
+                    self._console.print(line, highlight=False, markup=False)
+
+    def _detail(self) -> str:
+        """Rows per second and time left, from what was truly computed in this stage."""
+        seconds = time.perf_counter() - self._began
+        if not self._fresh or seconds <= 0:
+            return ""
+        left = (self._total - self._done) * seconds / self._fresh
+        rate = f"{self._rows / seconds:,.0f} rows/s, " if self._rows else ""
+        return f"{rate}{_clock(left)} left"
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -1,0 +1,1 @@
+"""What every layer shares: rows, identity, languages, licences, specs, stages, the store."""

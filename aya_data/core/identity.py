@@ -1,0 +1,135 @@
+"""Identity: every key, id and random draw of a build comes from the hashes in this module.
+
+One function, BLAKE2b with 128 bits of output, over length-prefixed fields, so that no two field
+lists can collide by concatenation. Nothing here depends on position, file name, clock, locale or
+``PYTHONHASHSEED``. About 1 microsecond per key.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = [
+    "canonical",
+    "content_id",
+    "derived_key",
+    "digest",
+    "draw",
+    "draws",
+    "occurrence_key",
+    "record_digest",
+    "row_key",
+]
+
+Turn = tuple[str, str]
+
+
+def digest(*fields: str | bytes) -> str:
+    """Return 32 hex digits that identify the sequence of ``fields``.
+
+    Text is UTF-8; lone surrogates, which only broken records hold, are passed through.
+    """
+    return hashlib.blake2b(_framed(fields), digest_size=16).hexdigest()
+
+
+def _framed(fields: Iterable[str | bytes]) -> bytes:
+    out: list[bytes] = []
+    for field in fields:
+        data = field.encode("utf-8", "surrogatepass") if isinstance(field, str) else field
+        out.append(len(data).to_bytes(8, "little"))
+        out.append(data)
+    return b"".join(out)
+
+
+def canonical(value: Any) -> bytes:
+    """Return JSON bytes that are equal for equal values: sorted keys, no spaces, nulls in maps left out.
+
+    A missing key and a null are the same thing, because files of one dataset differ in just that.
+    Bytes become hex text, other types their ``str``.
+    """
+    text = json.dumps(
+        _without_nulls(value), sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=_plain
+    )
+    return text.encode("utf-8", "surrogatepass")
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(k): _without_nulls(v) for k, v in value.items() if v is not None}
+    if isinstance(value, list | tuple):
+        return [_without_nulls(v) for v in value]
+    return value
+
+
+def _plain(value: Any) -> Any:
+    return value.hex() if isinstance(value, bytes) else str(value)
+
+
+def record_digest(record: Mapping[str, Any]) -> str:
+    """Identify an upstream record by its content alone, whatever file format it was read from."""
+    fields: list[str | bytes] = []
+    for name in sorted(record):
+        value = record[name]
+        if value is None:
+            continue
+        fields.append(name)
+        if isinstance(value, str):
+            fields.append(b"s")
+            fields.append(value)
+        else:
+            fields.append(b"j")
+            fields.append(canonical(value))
+    return digest(*fields)
+
+
+def row_key(dataset: str, basis: str) -> str:
+    """Key of an upstream record: ``basis`` is its upstream id, or its :func:`record_digest`.
+
+    Records with equal keys are told apart by :func:`occurrence_key`.
+    """
+    return digest("row", dataset, basis)
+
+
+def occurrence_key(key: str, occurrence: int) -> str:
+    """Key of the ``occurrence``-th record (from 0) that has ``key``, in order of row hash."""
+    return key if occurrence == 0 else digest("occurrence", key, str(occurrence))
+
+
+def derived_key(parents: Sequence[str], operation: str, variant: str) -> str:
+    """Key of a row made from ``parents`` by ``operation`` (template, translate, …) in one ``variant``."""
+    return digest("derived", operation, variant, *parents)
+
+
+def content_id(
+    messages: Sequence[Turn],
+    chosen: Sequence[Turn] | None = None,
+    rejected: Sequence[Turn] | None = None,
+) -> str:
+    """Identify what a row says: roles and contents alone, neither language nor origin."""
+    fields = [field for turn in messages for field in turn]
+    if chosen is not None or rejected is not None:
+        fields += ["\0chosen", *(f for turn in chosen or () for f in turn)]
+        fields += ["\0rejected", *(f for turn in rejected or () for f in turn)]
+    return digest("content", *fields)
+
+
+def draw(seed: int, purpose: str, key: str) -> int:
+    """Return the 64-bit draw of ``key`` for ``purpose``: the only source of randomness in a build."""
+    return int(draws(seed, purpose, [key])[0])
+
+
+def draws(seed: int, purpose: str, keys: Iterable[str]) -> npt.NDArray[np.uint64]:
+    """Return :func:`draw` of many keys as ``uint64[len(keys)]``."""
+    prefix = hashlib.blake2b(_framed(("draw", str(seed), purpose)), digest_size=8)
+    out = bytearray()
+    for key in keys:
+        state = prefix.copy()
+        state.update(key.encode())
+        out += state.digest()
+    return np.frombuffer(bytes(out), dtype="<u8").astype(np.uint64)

@@ -1,0 +1,349 @@
+"""The row: its Arrow schema, how builders draft rows, and how drafts become parts.
+
+Three kinds of row share one schema. A *conversation* ends with an assistant turn; a *prompt* row
+ends with a user turn; a *preference* row holds the shared turns in ``messages`` and the two full
+conversations in ``chosen`` and ``rejected``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from aya_data.core import language as languages
+from aya_data.core import license as licenses
+from aya_data.core.identity import canonical, content_id, digest
+
+__all__ = [
+    "INTERNAL",
+    "ORIGINS",
+    "PROVENANCE",
+    "ROW",
+    "Draft",
+    "Kind",
+    "Rejection",
+    "Table",
+    "normal_text",
+    "tabulate",
+]
+
+Kind = Literal["conversation", "prompt", "preference"]
+Turn = tuple[str, str]
+
+ORIGINS = ("human", "human_edited", "templated", "translated", "generated")
+"""Where a text came from, best keeper first (the order of ``exact_dedup``)."""
+
+ROLES = frozenset({"system", "user", "assistant", "tool"})
+
+MESSAGE = pa.struct([pa.field("role", pa.string()), pa.field("content", pa.string())])
+MESSAGES = pa.list_(MESSAGE)
+
+PROVENANCE = pa.struct(
+    [
+        pa.field("dataset", pa.string()),
+        pa.field("revision", pa.string()),
+        pa.field("config", pa.string()),
+        pa.field("split", pa.string()),
+        pa.field("file", pa.string()),
+        pa.field("row", pa.int64()),
+        pa.field("template", pa.string()),
+        pa.field("translator", pa.string()),
+        pa.field("teacher", pa.string()),
+        pa.field("parents", pa.list_(pa.string())),
+    ]
+)
+
+ROW = pa.schema(
+    [
+        pa.field("id", pa.string()),
+        pa.field("row_key", pa.string()),
+        pa.field("group", pa.string()),
+        pa.field("messages", MESSAGES),
+        pa.field("language", pa.string()),
+        pa.field("script", pa.string()),
+        pa.field("source_language", pa.string()),
+        pa.field("source", pa.string()),
+        pa.field("dataset", pa.string()),
+        pa.field("origin", pa.string()),
+        pa.field("task", pa.string()),
+        pa.field("license", pa.string()),
+        pa.field("terms", pa.list_(pa.string())),
+        pa.field("provenance", PROVENANCE),
+        pa.field("tools", pa.string()),
+        pa.field("extra", pa.string()),
+        pa.field("tags", pa.map_(pa.string(), pa.string())),
+        pa.field("scores", pa.map_(pa.string(), pa.float64())),
+        pa.field("n_tokens", pa.int32()),
+        pa.field("chosen", MESSAGES),
+        pa.field("rejected", MESSAGES),
+        pa.field("margin", pa.float32()),
+        pa.field("chosen_score", pa.float32()),
+        pa.field("rejected_score", pa.float32()),
+        pa.field("chosen_model", pa.string()),
+        pa.field("rejected_model", pa.string()),
+    ]
+)
+"""The columns of a row. The last seven are null except in preference rows."""
+
+INTERNAL = pa.schema(
+    [
+        pa.field("kind", pa.string()),
+        pa.field("row_hash", pa.string()),
+        pa.field("prompt_hash", pa.string()),
+        pa.field("prompt_chars", pa.int32()),
+        pa.field("answer_chars", pa.int32()),
+        pa.field("adapted", pa.bool_()),
+        pa.field("language_reason", pa.string()),
+        pa.field("license_reason", pa.string()),
+        pa.field("license_asserted", pa.string()),
+    ]
+)
+"""What parts carry beside :data:`ROW` for the stages; never released."""
+
+PART = pa.schema([*ROW, *INTERNAL])
+UNIDENTIFYING = ("file", "row", "revision")
+"""Fields of provenance that say where a row was found, not what it is."""
+
+
+@dataclass(slots=True)
+class Draft:
+    """A row as a builder drafts it: what upstream says, before it is checked and resolved.
+
+    ``key`` is the row's key (see :mod:`aya_data.core.identity`); ``group`` defaults to it.
+    ``language`` and ``license`` are as the source spells them.
+    ``place`` is the file and the record number (from 0) that the ledger and provenance show.
+    """
+
+    key: str
+    messages: Sequence[Turn]
+    place: tuple[str, int]
+    language: str | None = None
+    script: str | None = None
+    license: str | None = None
+    license_asserted: str | None = None
+    terms: Sequence[str] = ()
+    group: str | None = None
+    dataset: str = ""
+    origin: str = "human"
+    task: str | None = None
+    revision: str | None = None
+    config: str | None = None
+    split: str | None = None
+    template: str | None = None
+    translator: str | None = None
+    teacher: str | None = None
+    parents: Sequence[str] = ()
+    tools: str | None = None
+    extra: Mapping[str, Any] | None = None
+    adapted: bool = False
+    chosen: Sequence[Turn] | None = None
+    rejected: Sequence[Turn] | None = None
+    chosen_score: float | None = None
+    rejected_score: float | None = None
+    chosen_model: str | None = None
+    rejected_model: str | None = None
+
+
+@dataclass(slots=True)
+class Rejection:
+    """A record that cannot become a row: its key, its place, and why."""
+
+    key: str
+    place: tuple[str, int]
+    rule: str
+    value: str = ""
+    threshold: str = ""
+    evidence: str = ""
+    outcome: Literal["dropped", "consumed", "not_sampled"] = "dropped"
+
+
+@dataclass(slots=True)
+class Table:
+    """Drafts that passed, as a table of :data:`PART`, and those that did not."""
+
+    rows: pa.Table
+    rejections: list[Rejection] = field(default_factory=list)
+
+
+class _Malformed(Exception):
+    def __init__(self, rule: str, value: str = "", threshold: str = "", evidence: str = "") -> None:
+        self.rejection = (rule, value, threshold, evidence)
+
+
+def tabulate(drafts: Sequence[Draft], source: str, kind: Kind, max_chars: int) -> Table:
+    """Check drafts and turn them into one table of :data:`PART`; about 12 microseconds per row.
+
+    A draft with an empty turn, an unknown role, text that is not valid Unicode or a cell of more
+    than ``max_chars`` characters is rejected with its rule; nothing raises for what a row says.
+    """
+    columns: dict[str, list[Any]] = {name: [] for name in PART.names}
+    rejections: list[Rejection] = []
+    for draft in drafts:
+        try:
+            row = _row(draft, source, kind, max_chars)
+        except _Malformed as problem:
+            rejections.append(Rejection(draft.key, draft.place, *problem.rejection))
+            continue
+        for name, value in zip(PART.names, row, strict=True):
+            columns[name].append(value)
+    arrays = [
+        _messages(columns[f.name]) if f.type == MESSAGES else pa.array(columns[f.name], f.type)
+        for f in PART
+    ]
+    return Table(pa.Table.from_arrays(arrays, schema=PART), rejections)
+
+
+def _messages(values: list[Sequence[Turn] | None]) -> pa.Array:
+    """Build a list-of-struct column from flat lists: ten times faster than from dictionaries."""
+    offsets: list[int | None] = []
+    roles: list[str] = []
+    contents: list[str] = []
+    for turns in values:
+        if turns is None:
+            offsets.append(None)
+            continue
+        offsets.append(len(roles))
+        for role, content in turns:
+            roles.append(role)
+            contents.append(content)
+    offsets.append(len(roles))
+    flat = pa.StructArray.from_arrays(
+        [pa.array(roles, pa.string()), pa.array(contents, pa.string())], fields=list(MESSAGE)
+    )
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), flat, type=MESSAGES)
+
+
+def _row(draft: Draft, source: str, kind: Kind, max_chars: int) -> tuple[Any, ...]:
+    turns = draft.messages
+    _check_turns(turns, "prompt" if kind == "preference" else kind, max_chars)
+    chosen = rejected = None
+    if kind == "preference":
+        chosen, rejected = draft.chosen, draft.rejected
+        if chosen is None or rejected is None:
+            raise _Malformed("missing_answer")
+        _check_turns(chosen, "conversation", max_chars)
+        _check_turns(rejected, "conversation", max_chars)
+        if list(chosen) == list(rejected):
+            raise _Malformed("identical_pair")
+        if list(chosen[:-1]) != list(turns) or list(rejected[:-1]) != list(turns):
+            raise _Malformed("different_context")
+    language = languages.resolve(draft.language, script=draft.script)
+    license_ = licenses.resolve(draft.license)
+    extra = _extra(draft.extra, max_chars)
+    key = draft.key
+    margin = None
+    if draft.chosen_score is not None and draft.rejected_score is not None:
+        margin = round(draft.chosen_score - draft.rejected_score, 4)
+    terms = sorted(
+        {
+            *draft.terms,
+            *license_.terms,
+            *licenses.terms_of_model(draft.translator or ""),
+            *licenses.terms_of_model(draft.teacher or ""),
+        }
+    )
+    parents = list(draft.parents)
+    provenance = {
+        "dataset": draft.dataset,
+        "revision": draft.revision,
+        "config": draft.config,
+        "split": draft.split,
+        "file": draft.place[0],
+        "row": draft.place[1],
+        "template": draft.template,
+        "translator": draft.translator,
+        "teacher": draft.teacher,
+        "parents": parents,
+    }
+    identity = content_id(turns, chosen, rejected)
+    expression = license_.license.expression
+    prompt = "\n".join(content for role, content in turns if role != "assistant")
+    answers = turns if chosen is None else chosen
+    answer = answers[-1][1] if answers[-1][0] == "assistant" else ""
+    group = draft.group or key
+    try:
+        row_hash = digest(
+            key, group, identity, language.variety.code, draft.language or "", source, draft.dataset,
+            draft.origin, draft.task or "", expression, *terms, draft.config or "", draft.split or "",
+            draft.template or "", draft.translator or "", draft.teacher or "", *parents,
+            draft.tools or "", extra or "", repr(draft.chosen_score), repr(draft.rejected_score),
+        )  # fmt: skip
+        _encodable(draft)
+    except UnicodeEncodeError as error:
+        raise _Malformed("invalid_unicode", evidence=f"character {error.start}") from error
+    return (
+        identity, key, group, turns, language.variety.language, language.variety.script,
+        draft.language, source, draft.dataset, draft.origin, draft.task, expression, terms,
+        provenance, draft.tools, extra, None, None, None, chosen, rejected, margin,
+        draft.chosen_score, draft.rejected_score, draft.chosen_model, draft.rejected_model,
+        kind, row_hash, prompt_hash(prompt), len(prompt), len(answer), draft.adapted,
+        None if language.ok else language.reason, license_.reason or None, draft.license_asserted,
+    )  # fmt: skip
+
+
+def _check_turns(turns: Sequence[Turn], kind: str, max_chars: int) -> None:
+    if not turns:
+        raise _Malformed("no_messages")
+    for index, (role, content) in enumerate(turns):
+        if role not in ROLES:
+            raise _Malformed("unknown_role", str(role)[:40], ", ".join(sorted(ROLES)))
+        if not isinstance(content, str):
+            found = "null" if content is None else type(content).__name__
+            raise _Malformed("not_text", found, "string", f"turn {index} ({role})")
+        if not content or content.isspace():
+            last = index == len(turns) - 1 and role == "assistant"
+            rule = "empty_answer" if last else "empty_prompt" if role == "user" else "empty_turn"
+            raise _Malformed(rule, evidence=f"turn {index} ({role})")
+        if len(content) > max_chars:
+            raise _Malformed("oversized_cell", str(len(content)), str(max_chars), f"turn {index} ({role})")
+        if not content.isascii():
+            try:
+                content.encode()
+            except UnicodeEncodeError as error:
+                evidence = f"turn {index} ({role}), character {error.start}"
+                raise _Malformed("invalid_unicode", ascii(content[error.start]), evidence=evidence) from error
+    wanted = "user" if kind == "prompt" else "assistant"
+    if turns[-1][0] != wanted:
+        raise _Malformed("wrong_last_role", turns[-1][0], wanted)
+
+
+def _extra(extra: Mapping[str, Any] | None, max_chars: int) -> str | None:
+    if not extra:
+        return None
+    data = canonical(extra)
+    if data == b"{}":
+        return None
+    if len(data) > max_chars:
+        raise _Malformed("oversized_cell", str(len(data)), str(max_chars), "other columns of the record")
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise _Malformed("invalid_unicode", evidence="other columns of the record") from error
+
+
+def _encodable(draft: Draft) -> None:
+    """Arrow stores UTF-8 alone: a lone surrogate in any label must be found before it gets there."""
+    for text in (
+        draft.language, draft.dataset, draft.task, draft.config, draft.split, draft.template,
+        draft.translator, draft.teacher, draft.tools, draft.chosen_model, draft.rejected_model,
+        draft.license_asserted,
+    ):  # fmt: skip
+        if text is not None and not text.isascii():
+            text.encode()
+
+
+def normal_text(text: str) -> str:
+    """Text for matching only: NFKC, case folded, runs of white space as one space, trimmed."""
+    if not text.isascii():
+        text = unicodedata.normalize("NFKC", text)
+    return " ".join(text.casefold().split())
+
+
+def prompt_hash(prompt: str) -> str:
+    """Identify a prompt up to :func:`normal_text`; equal prompts are never split between train and validation."""
+    return hashlib.blake2b(normal_text(prompt).encode(), digest_size=12).hexdigest()

@@ -1,0 +1,223 @@
+"""What builders and filters are: the protocol between them and the engine.
+
+A *builder* makes rows. Its input comes in independent :class:`Unit` pieces, each read by one task.
+A *filter* judges rows. It never edits them: it says which to drop or merge, and may tag and score.
+A :class:`RowFilter` looks at one row at a time and may have an expensive, cached *measure*; an
+:class:`ExchangeFilter` compares rows of all parts.
+
+Plugins know this module and the layers below it, never the engine.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import BaseModel
+
+from aya_data.core.row import Draft, Kind, Rejection
+
+if TYPE_CHECKING:
+    import duckdb
+    import numpy as np
+    import numpy.typing as npt
+    import pyarrow as pa
+
+    from aya_data.core.language import Variety
+    from aya_data.core.license import Policy
+
+__all__ = [
+    "Batch",
+    "Builder",
+    "Environment",
+    "Exchange",
+    "ExchangeFilter",
+    "Filter",
+    "RowFilter",
+    "Unit",
+    "Verdicts",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """One independent piece of a source's input: a file, a slice of a file, or a part of a parent source.
+
+    ``name`` is the file as provenance and the ledger show it; ``digest`` identifies the content;
+    ``location`` is where a worker reads it. ``slice`` is (first, last) in what the builder counts
+    (row groups, bytes). All fields are plain values: a unit travels to worker processes.
+    """
+
+    name: str
+    digest: str
+    location: str
+    size: int = 0
+    slice: tuple[int, int] | None = None
+    config: str | None = None
+    split: str | None = None
+    revision: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """What a build tells its plugins. It enters keys only through what a plugin's ``pins`` reveal."""
+
+    base: Path
+    """The folder that relative paths of the spec start from."""
+    cache: Path
+    """Where downloads lie."""
+    bundled: bool
+    """Whether named sources read their bundled samples (profile ``sample``) or the Hub."""
+    seed: int
+    languages: tuple[Variety, ...] | None
+    policy: Policy
+    offline: bool = False
+
+
+@dataclass(slots=True)
+class Batch:
+    """Some rows of one unit. ``records`` upstream records were read to make it.
+
+    Law: every record is exactly one draft with the record's own key, or one rejection
+    (``dropped``, or ``consumed`` when drafts with other keys were made from it).
+    """
+
+    records: int
+    drafts: list[Draft]
+    rejections: list[Rejection] = field(default_factory=list)
+
+
+class Builder(abc.ABC):
+    """Turns an input into rows. One instance per source of a spec; must be cheap to make and picklable."""
+
+    Settings: ClassVar[type[BaseModel]]
+    libraries: ClassVar[tuple[str, ...]] = ()
+    """Distributions whose version changes what is read."""
+
+    def __init__(self, source: str, settings: Any, environment: Environment) -> None:
+        self.source = source
+        self.settings = settings
+        self.environment = environment
+
+    @property
+    def kind(self) -> Kind:
+        """The kind of row that this source makes."""
+        return "conversation"
+
+    @property
+    def parents(self) -> tuple[str, ...]:
+        """Names of the sources whose filtered rows are this builder's input; empty for a leaf."""
+        return ()
+
+    def pins(self) -> dict[str, str]:
+        """What identifies the input beyond settings and units: the pinned revision, model digests."""
+        return {}
+
+    @abc.abstractmethod
+    def units(self) -> list[Unit]:
+        """List the pieces of input, in any order. Called once per build, in the main process."""
+
+    @abc.abstractmethod
+    def read(self, unit: Unit) -> Iterator[Batch]:
+        """Read one unit. Runs in a worker; memory is bounded by what one yield holds."""
+
+    def derive(self, rows: pa.Table) -> Iterator[Batch]:
+        """Make rows from some rows of a parent source (all columns of a row). For builders with parents."""
+        raise NotImplementedError(f"{type(self).__name__} has no parents")
+
+    @property
+    def rows(self) -> int | None:
+        """How many parents to draw; ``None`` takes all. For builders with parents."""
+        return None
+
+
+@dataclass(slots=True)
+class Verdicts:
+    """What a filter says of ``n`` rows, by position. Rows that are not mentioned pass.
+
+    ``drop`` is ``bool[n]``. ``value``, ``threshold`` and ``evidence`` are given for dropped and flagged rows;
+    ``rule`` names the rule. ``flag`` is ``bool[n]``: rows that pass but are worth knowing about.
+    ``tags`` and ``scores`` are columns of length n, null where nothing is said; scores are rounded
+    to 1e-4 before they are judged.
+    """
+
+    drop: npt.NDArray[np.bool_]
+    rule: Sequence[str | None]
+    value: Sequence[str | None]
+    threshold: Sequence[str | None]
+    evidence: Sequence[str | None]
+    flag: npt.NDArray[np.bool_] | None = None
+    tags: Mapping[str, pa.Array] = field(default_factory=dict)
+    scores: Mapping[str, pa.Array] = field(default_factory=dict)
+
+
+class Filter(abc.ABC):
+    """Judges rows. One instance per entry of ``filters`` in a spec; picklable."""
+
+    name: ClassVar[str]
+    Settings: ClassVar[type[BaseModel]]
+    libraries: ClassVar[tuple[str, ...]] = ()
+    columns: ClassVar[tuple[str, ...]] = ()
+    """Row columns that judging needs."""
+
+    def __init__(self, settings: Any, environment: Environment) -> None:
+        self.settings = settings
+        self.environment = environment
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Sources this filter compares with (benchmarks)."""
+        return ()
+
+    def pins(self) -> dict[str, str]:
+        """What identifies the verdicts beyond the settings: the policy, model digests, tables."""
+        return {}
+
+
+class RowFilter(Filter):
+    """A filter that needs to see one row at a time."""
+
+    measure_columns: ClassVar[tuple[str, ...]] = ()
+    """Row columns that :meth:`measure` needs; empty when there is nothing expensive to measure."""
+
+    def measure_pins(self) -> dict[str, str]:
+        """What identifies the measures: a model's digest and the few settings that change its input."""
+        return {}
+
+    def measure(self, rows: pa.Table) -> pa.Table:
+        """Return the measures of ``rows``, row by row. Cached under :meth:`measure_pins` per part."""
+        raise NotImplementedError
+
+    @abc.abstractmethod
+    def judge(self, rows: pa.Table, measures: pa.Table | None) -> Verdicts:
+        """Judge ``rows`` (the columns of ``columns``) by their ``measures``. Cheap; runs at every build."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """All rows at once, for a filter that compares them.
+
+    ``connection`` has a view ``candidates`` (``place`` bigint, unique; ``settled`` boolean: true for rows
+    of earlier waves that are already kept; then the filter's ``columns``). ``load`` reads columns of
+    rows in bounded pieces.
+    """
+
+    connection: duckdb.DuckDBPyConnection
+    settled: bool
+
+
+class ExchangeFilter(Filter):
+    """A filter that compares rows with each other."""
+
+    outcome: ClassVar[Literal["dropped", "merged"]] = "merged"
+
+    @abc.abstractmethod
+    def decide(self, exchange: Exchange) -> pa.Table:
+        """Return the losers: ``place, rule, value, threshold, evidence, partner`` (row_key of the keeper).
+
+        Never names a row whose ``settled`` is true. The result must not depend on ``place``.
+        """

@@ -1,0 +1,408 @@
+"""The store: parts under their keys, and the workspace folder that holds them.
+
+    <workspace>/
+      lock                     who is building here
+      store/ab/abcd…/          one task's result: *.parquet, then record.json
+      builds/<name>.<profile>.json   the keys that the last build of a spec used (gc keeps these)
+      releases/<name>/<version>/
+      events/<name>-<n>.jsonl  the event log of each build
+      cache/                   downloads
+      catalog.duckdb
+
+A result exists when its ``record.json`` does; that file is written last and names every part with
+its size, digest and number of rows. Digests are checked whenever a stage reads a part.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import socket
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from aya_data.core import durable
+from aya_data.core.errors import CorruptPart, WorkspaceLocked, WorkspaceUnusable
+
+__all__ = ["Output", "Part", "PartWriter", "Record", "Store", "Workspace", "file_digest", "write_table"]
+
+ROW_GROUP = 8192
+"""Rows per row group of every Parquet file written here; fixed, because it changes the bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One Parquet file of a result: ``path`` is relative to the store (or release) folder."""
+
+    path: str
+    rows: int
+    bytes: int
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """The result of one task: its parts by name, counts by stage, and small facts."""
+
+    key: str
+    stage: str
+    parts: Mapping[str, tuple[Part, ...]]
+    counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, data: Mapping[str, Any]) -> Record:
+        """Rebuild a record from its JSON form."""
+        parts = {name: tuple(Part(**p) for p in listed) for name, listed in data["parts"].items()}
+        return cls(data["key"], data["stage"], parts, data["counts"], data["facts"])
+
+    def dump(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return {
+            "key": self.key,
+            "stage": self.stage,
+            "parts": {name: [asdict(p) for p in listed] for name, listed in self.parts.items()},
+            "counts": {name: dict(counted) for name, counted in self.counts.items()},
+            "facts": dict(self.facts),
+        }
+
+
+class _Hashing:
+    """A file that hashes and counts what passes through it; what ParquetWriter needs of a file, no more."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._hash = hashlib.blake2b(digest_size=16)
+        self.bytes = 0
+        self.closed = False
+
+    def write(self, data: Any) -> int:
+        view = memoryview(data).cast("B")
+        self._hash.update(view)
+        self._file.write(view)
+        self.bytes += len(view)
+        return len(view)
+
+    def tell(self) -> int:
+        return self.bytes
+
+    def flush(self) -> None:
+        return None
+
+    def seekable(self) -> bool:
+        return False
+
+    def readable(self) -> bool:
+        return False
+
+    def writable(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        self.closed = True
+
+    def digest(self) -> str:
+        return self._hash.hexdigest()
+
+
+class PartWriter:
+    """Streams tables into one Parquet file in the canonical form: same rows, same bytes.
+
+    zstd level 3, format 2.6, dictionary pages, row groups of ``row_group`` rows whatever the sizes of the
+    tables given, no page index, no metadata but the Arrow schema. Rows wait in memory until a
+    row group is full.
+    """
+
+    def __init__(self, file: IO[bytes], schema: pa.Schema, row_group: int = ROW_GROUP) -> None:
+        self._hashing = _Hashing(file)
+        self._writer = pq.ParquetWriter(
+            pa.PythonFile(self._hashing, mode="w"),
+            schema,
+            version="2.6",
+            compression="zstd",
+            compression_level=3,
+            use_dictionary=True,
+            write_statistics=True,
+            data_page_version="1.0",
+            store_schema=True,
+        )
+        self._schema = schema
+        self._row_group = row_group
+        self._waiting: list[pa.Table] = []
+        self._waiting_rows = 0
+        self.rows = 0
+
+    def write(self, table: pa.Table, *, whole: bool = False) -> None:
+        """Append rows; ``whole`` makes them one row group of their own."""
+        if table.num_rows == 0:
+            return
+        self.rows += table.num_rows
+        if whole:
+            self._flush()
+            self._writer.write_table(table.combine_chunks(), row_group_size=table.num_rows)
+            return
+        self._waiting.append(table)
+        self._waiting_rows += table.num_rows
+        if self._waiting_rows >= self._row_group:
+            joined = pa.concat_tables(self._waiting)
+            full = joined.num_rows - joined.num_rows % self._row_group
+            for start in range(0, full, self._row_group):
+                piece = joined.slice(start, self._row_group).combine_chunks()
+                self._writer.write_table(piece, row_group_size=self._row_group)
+            rest = joined.slice(full)
+            self._waiting = [rest] if rest.num_rows else []
+            self._waiting_rows = rest.num_rows
+
+    def _flush(self) -> None:
+        if self._waiting:
+            joined = pa.concat_tables(self._waiting).combine_chunks()
+            self._writer.write_table(joined, row_group_size=max(1, joined.num_rows))
+        self._waiting, self._waiting_rows = [], 0
+
+    def close(self) -> tuple[int, str]:
+        """Finish the file; return its size in bytes and its digest."""
+        self._flush()
+        self._writer.close()
+        return self._hashing.bytes, self._hashing.digest()
+
+
+@contextlib.contextmanager
+def open_part(path: Path, schema: pa.Schema, row_group: int = ROW_GROUP) -> Iterator[tuple[PartWriter, list[Part]]]:
+    """Write one Parquet file durably; the list holds its :class:`Part` when the block has ended."""
+    done: list[Part] = []
+    with durable.open_new(path) as file:
+        writer = PartWriter(file, schema, row_group)
+        yield writer, done
+        size, digest = writer.close()
+        done.append(Part(path.name, writer.rows, size, digest))
+
+
+def write_table(path: Path, table: pa.Table) -> Part:
+    """Write ``table`` to ``path`` durably and canonically."""
+    with open_part(path, table.schema) as (writer, done):
+        writer.write(table)
+    return done[0]
+
+
+def file_digest(path: Path) -> str:
+    """Return the 128-bit BLAKE2b digest of a file as hex; about 1 GB/s."""
+    state = hashlib.blake2b(digest_size=16)
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            state.update(block)
+    return state.hexdigest()
+
+
+class Output:
+    """Collects the parts of one task and commits them together."""
+
+    def __init__(self, store: Store, key: str, stage: str) -> None:
+        self._store, self._key, self._stage = store, key, stage
+        self._folder = store.folder(key)
+        self._parts: dict[str, list[Part]] = {}
+
+    @contextlib.contextmanager
+    def part(self, name: str, schema: pa.Schema, row_group: int = ROW_GROUP) -> Iterator[PartWriter]:
+        """Stream the next part called ``name``."""
+        listed = self._parts.setdefault(name, [])
+        path = self._folder / f"{name}-{len(listed):05d}.parquet"
+        with open_part(path, schema, row_group) as (writer, done):
+            yield writer
+        part = done[0]
+        listed.append(Part(str(path.relative_to(self._store.root)), part.rows, part.bytes, part.digest))
+
+    def write(self, name: str, table: pa.Table) -> None:
+        """Write one whole part called ``name``."""
+        with self.part(name, table.schema) as writer:
+            writer.write(table)
+
+    def commit(
+        self, counts: Mapping[str, Mapping[str, int]] | None = None, facts: Mapping[str, Any] | None = None
+    ) -> Record:
+        """Write the record: from here on the result exists."""
+        parts = {name: tuple(listed) for name, listed in self._parts.items()}
+        record = Record(self._key, self._stage, parts, counts or {}, facts or {})
+        durable.write_json(self._folder / "record.json", record.dump())
+        return record
+
+
+class Store:
+    """Results under their keys."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def folder(self, key: str) -> Path:
+        """Where the result of ``key`` lies or will lie."""
+        return self.root / key[:2] / key
+
+    def get(self, key: str) -> Record | None:
+        """Return the result of ``key`` if it is committed and all its files have their recorded size.
+
+        A result with a missing or torn file is set aside, so that it is made anew.
+        """
+        record = self._record(key)
+        if record is None:
+            return None
+        for part in self.parts(record):
+            try:
+                size = (self.root / part.path).stat().st_size
+            except FileNotFoundError:
+                size = -1
+            if size != part.bytes:
+                self.forget(key)
+                return None
+        return record
+
+    def _record(self, key: str) -> Record | None:
+        try:
+            data = (self.folder(key) / "record.json").read_bytes()
+        except FileNotFoundError:
+            return None
+        try:
+            return Record.load(json.loads(data))
+        except (ValueError, KeyError, TypeError, AttributeError):
+            self.forget(key)
+            return None
+
+    @staticmethod
+    def parts(record: Record) -> list[Part]:
+        """All parts of a record."""
+        return [part for listed in record.parts.values() for part in listed]
+
+    def output(self, key: str, stage: str) -> Output:
+        """Begin the result of ``key``."""
+        return Output(self, key, stage)
+
+    def forget(self, key: str) -> None:
+        """Set a result aside: first its record, so that it never half exists, then its files."""
+        folder = self.folder(key)
+        durable.remove(folder / "record.json")
+        durable.remove(folder)
+
+    def read(self, part: Part, columns: Sequence[str] | None = None) -> pa.Table:
+        """Read a part whole, after checking its digest. Raises :class:`CorruptPart`."""
+        return pq.read_table(self.open(part), columns=None if columns is None else list(columns))
+
+    def open(self, part: Part) -> pa.BufferReader:
+        """Return the checked bytes of a part."""
+        path = self.root / part.path
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            self._spoiled(part)
+            raise CorruptPart(str(path), "the file is gone", f"{part.bytes} bytes") from None
+        found = hashlib.blake2b(data, digest_size=16).hexdigest()
+        if found != part.digest:
+            self._spoiled(part)
+            raise CorruptPart(
+                str(path), f"{len(data)} bytes with digest {found}", f"{part.bytes} bytes with digest {part.digest}"
+            )
+        return pa.BufferReader(data)
+
+    def check(self, part: Part) -> Path:
+        """Check the digest of a part and return its path, for engines that read files themselves."""
+        path = self.root / part.path
+        found = file_digest(path) if path.exists() else "none, the file is gone"
+        if found != part.digest:
+            self._spoiled(part)
+            raise CorruptPart(str(path), f"digest {found}", part.digest)
+        return path
+
+    def _spoiled(self, part: Part) -> None:
+        self.forget(Path(part.path).parts[1])
+
+    def keys(self) -> Iterator[str]:
+        """All keys with a folder, committed or not."""
+        if self.root.is_dir():
+            for shelf in sorted(self.root.iterdir()):
+                if shelf.is_dir():
+                    yield from sorted(p.name for p in shelf.iterdir() if p.is_dir())
+
+    def verify(self) -> Iterator[tuple[Part, str]]:
+        """Yield every part that is not what its record says, with what was found instead."""
+        for key in self.keys():
+            record = self._record(key)
+            for part in self.parts(record) if record else ():
+                path = self.root / part.path
+                if not path.exists():
+                    yield part, "the file is gone"
+                elif path.stat().st_size != part.bytes:
+                    yield part, f"{path.stat().st_size} bytes, recorded {part.bytes}"
+                elif (found := file_digest(path)) != part.digest:
+                    yield part, f"digest {found}, recorded {part.digest}"
+
+    def collect(self, keep: Iterable[str]) -> tuple[int, int]:
+        """Remove every result whose key is not in ``keep``; return how many and how many bytes."""
+        kept = set(keep)
+        removed = size = 0
+        for key in list(self.keys()):
+            if key not in kept:
+                size += sum(p.stat().st_size for p in self.folder(key).iterdir())
+                self.forget(key)
+                removed += 1
+        return removed, size
+
+
+class Workspace:
+    """The folder of one user or cluster: store, releases, events, catalog."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.absolute()
+        self.store = Store(self.root / "store")
+        self.builds = self.root / "builds"
+        self.releases = self.root / "releases"
+        self.events = self.root / "events"
+        self.cache = self.root / "cache"
+        self.temporary = self.root / "temporary"
+        self.catalog = self.root / "catalog.duckdb"
+
+    @contextlib.contextmanager
+    def hold(self, command: str) -> Iterator[None]:
+        """Hold the workspace for writing; another holder raises :class:`WorkspaceLocked` with its name.
+
+        The lock is the kernel's and ends with the process, however it ends.
+        """
+        durable.make_folder(self.root)
+        path = self.root / "lock"
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise WorkspaceUnusable(str(path), error.strerror or str(error)) from error
+        try:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                holder = os.read(fd, 4096).decode(errors="replace").strip() or "another process"
+                raise WorkspaceLocked(str(self.root), holder) from None
+            who = f"process {os.getpid()} on {socket.gethostname()} ({command})"
+            try:
+                os.ftruncate(fd, 0)
+                os.pwrite(fd, who.encode(), 0)
+            except OSError as error:
+                raise WorkspaceUnusable(str(path), error.strerror or str(error)) from error
+            durable.sweep(self.root)
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                os.ftruncate(fd, 0)
+            os.close(fd)
+
+
+def default_workspace() -> Path:
+    """``AYA_DATA_HOME``, or ``.aya-data`` in the current folder."""
+    return Path(os.environ.get("AYA_DATA_HOME") or ".aya-data")
+
+
+def command_line() -> str:
+    """The command of this process, for people who meet its lock."""
+    return " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])[:200]

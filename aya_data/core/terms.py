@@ -1,0 +1,99 @@
+"""Terms of use: what binds a text beside its licence.
+
+A licence comes from who owns the text; terms come from the service or model that made it, and
+travel with the row. Each has effects that a policy allows or refuses. ``data/terms.tsv`` holds
+them, with the model names that they belong to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import cache, lru_cache
+from typing import Final, Literal, cast, get_args
+
+from aya_data.core.errors import NotFound
+from aya_data.core.license_table import read_table
+
+__all__ = ["EFFECTS", "Effect", "Terms", "join_terms", "terms", "terms_of_model", "terms_table"]
+
+DATA_FILES = ("data/terms.tsv",)
+
+Effect = Literal[
+    "no-compete",
+    "non-commercial",
+    "research-only",
+    "attribution",
+    "naming",
+    "use-restrictions",
+    "no-derivatives",
+    "no-redistribution",
+]
+EFFECTS: Final[tuple[Effect, ...]] = get_args(Effect)
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """A set of terms of use. ``models`` are patterns of lower-case model names it belongs to."""
+
+    id: str
+    effects: frozenset[Effect]
+    title: str
+    url: str
+    note: str
+    models: tuple[str, ...]
+
+
+@cache
+def terms_table() -> Mapping[str, Terms]:
+    """Return all terms by id, in the order of the file."""
+    return {
+        row["id"]: Terms(
+            row["id"],
+            frozenset(cast("list[Effect]", row["effects"].split())),
+            row["title"],
+            row["url"],
+            row["note"],
+            tuple(row["models"].split()),
+        )
+        for row in read_table("terms.tsv")
+    }
+
+
+def terms(name: str) -> Terms:
+    """Return the terms called ``name``.
+
+    Raises:
+        NotFound: there are none; the message suggests the nearest.
+    """
+    found = terms_table().get(name.strip().casefold())
+    if found is None:
+        raise NotFound("set of terms", name, terms_table())
+    return found
+
+
+@lru_cache(maxsize=1024)
+def terms_of_model(model: str) -> tuple[str, ...]:
+    """Return the ids of the terms that text made with ``model`` carries, sorted.
+
+    Matches the whole name, case aside, with or without its organisation (``nllb-200-3.3B``,
+    ``facebook/nllb-200-3.3B``). A model that no pattern matches gives none: its licence is then
+    for the spec to state.
+    """
+    full = model.strip().casefold()
+    names = {full, full.rpartition("/")[2]}
+    if any(name.startswith(("gpt-oss", "aya-data")) for name in names):
+        return ()
+    return tuple(
+        sorted(
+            row.id
+            for row in terms_table().values()
+            if any(fnmatchcase(name, pattern) for name in names for pattern in row.models)
+        )
+    )
+
+
+def join_terms(*lists: Iterable[str]) -> tuple[str, ...]:
+    """Return the terms of a work made from several: all of them, sorted."""
+    return tuple(sorted({name for names in lists for name in names}))

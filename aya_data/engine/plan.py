@@ -1,0 +1,266 @@
+"""The plan: the ordered list of stages of a build, each with its key, before anything runs.
+
+Sources stand in *waves*: wave 0 reads files, a later wave is made from filtered rows of earlier ones. Each
+wave runs through the chain of filters; rows of earlier waves are then settled: later rows can
+lose against them, never displace them. After the last wave come the mixture, the shards and the release.
+
+``plan``, ``build`` and ``show`` walk this same list.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from aya_data.core.identity import canonical, digest
+from aya_data.core.license import PolicySettings, policy
+from aya_data.core.spec import FilterUse, Spec
+from aya_data.core.stage import Builder, Environment, ExchangeFilter, Filter, RowFilter, Unit
+from aya_data.core.store import Workspace
+from aya_data.engine.codekey import code_key
+
+__all__ = ["Plan", "PlannedSource", "Stage", "make_plan"]
+
+Kind = Literal["read", "derive", "keys", "limit", "measure", "judge", "compare", "sample", "shards", "release"]
+PART_BYTES = 32 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One step. ``reports`` are the names under which it counts rows; ``filters`` are positions in the chain."""
+
+    name: str
+    kind: Kind
+    key: str
+    wave: int = 0
+    source: str = ""
+    filters: tuple[int, ...] = ()
+    reports: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedSource:
+    """A source with its builder made and, for a leaf, its units listed."""
+
+    name: str
+    use: str
+    builder_name: str
+    builder: Builder
+    wave: int
+    units: tuple[Unit, ...]
+    code: str
+    identity: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedFilter:
+    """A filter of the chain with its key material."""
+
+    name: str
+    filter: Filter
+    code: str
+    identity: Mapping[str, Any]
+    inserted: bool = False
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything a build will do. ``part_bytes`` is the target size of a part in memory."""
+
+    spec: Spec
+    environment: Environment
+    sources: Mapping[str, PlannedSource]
+    chain: tuple[PlannedFilter, ...]
+    stages: tuple[Stage, ...]
+    part_bytes: int
+    limit: int | None
+    key: str = field(default="")
+
+    @property
+    def waves(self) -> int:
+        """How many waves there are."""
+        return 1 + max((source.wave for source in self.sources.values()), default=0)
+
+    def in_wave(self, wave: int) -> list[PlannedSource]:
+        """The sources of one wave, by name."""
+        return [s for _, s in sorted(self.sources.items()) if s.wave == wave]
+
+
+def make_plan(
+    spec: Spec, workspace: Workspace, *, part_bytes: int = PART_BYTES, limit: int | None = None
+) -> Plan:
+    """Plan a build: make every plugin, pin every source, key every stage. Reads no rows.
+
+    ``limit`` takes a keyed subset of so many rows of every source. Raises what a plugin finds wrong with
+    its settings: missing files, unknown columns, an unreachable Hub.
+    """
+    environment = Environment(
+        base=spec.folder.absolute(),
+        cache=workspace.cache,
+        bundled=spec.profile == "sample",
+        seed=spec.seed,
+        languages=spec.languages,
+        policy=policy(spec.policy if isinstance(spec.policy, str | PolicySettings) else "commercial"),
+    )
+    sources = _sources(spec, environment)
+    chain = _chain(spec, environment)
+    stages = tuple(_stages(spec, sources, chain, part_bytes, limit))
+    return Plan(spec, environment, sources, chain, stages, part_bytes, limit, stages[-1].key)
+
+
+def _dump(settings: Any) -> Any:
+    return settings.model_dump(mode="json", by_alias=True)
+
+
+@functools.cache
+def _engine_code(*modules: str) -> str:
+    return code_key([f"aya_data.engine.{name}" for name in modules])
+
+
+def _sources(spec: Spec, environment: Environment) -> dict[str, PlannedSource]:
+    builders: dict[str, Builder] = {}
+    for name, source in spec.sources.items():
+        builders[name] = spec.registry.builder(source.builder)(name, source.settings, environment)
+    waves: dict[str, int] = {}
+
+    def wave_of(name: str) -> int:
+        if name not in waves:
+            waves[name] = 1 + max((wave_of(parent) for parent in builders[name].parents), default=-1)
+        return waves[name]
+
+    planned = {}
+    for name, builder in sorted(builders.items()):
+        source = spec.sources[name]
+        wave = wave_of(name)
+        units = () if builder.parents else tuple(sorted(builder.units(), key=_unit_order))
+        code = digest(
+            code_key([type(builder).__module__], builder.libraries), _engine_code("reading"), source.builder
+        )
+        identity = {
+            "source": name,
+            "builder": source.builder,
+            "settings": _dump(source.settings),
+            "pins": builder.pins(),
+            "seed": spec.seed,
+        }
+        planned[name] = PlannedSource(
+            name, source.use, source.builder, builder, wave, units, code, identity
+        )
+    return planned
+
+
+def _unit_order(unit: Unit) -> tuple[str, str, tuple[int, int]]:
+    return (unit.digest, unit.name, unit.slice or (0, 0))
+
+
+def _chain(spec: Spec, environment: Environment) -> tuple[PlannedFilter, ...]:
+    """The filters of the spec, after those that no spec can leave out: languages and licences."""
+    uses: list[tuple[FilterUse, bool]] = [(use, False) for use in spec.filters]
+    named = {use.name for use in spec.filters}
+    for name in ("license", "languages"):
+        if name not in named:
+            uses.insert(0, (FilterUse(name, spec.registry.settings("filter", name)()), True))
+    chain = []
+    for use, inserted in uses:
+        made: Filter = spec.registry.filter(use.name)(use.settings, environment)
+        chain.append(_planned_filter(use.name, made, inserted))
+    if spec.tokenizer is not None:
+        from aya_data.filters.tokens import Tokens
+
+        chain.append(_planned_filter("tokens", Tokens(spec.tokenizer, environment), True))
+    return tuple(chain)
+
+
+def _planned_filter(name: str, made: Filter, inserted: bool) -> PlannedFilter:
+    code = code_key([type(made).__module__], made.libraries)
+    identity = {"filter": name, "settings": _dump(made.settings), "pins": made.pins()}
+    return PlannedFilter(name, made, code, identity, inserted)
+
+
+def _stages(
+    spec: Spec,
+    sources: Mapping[str, PlannedSource],
+    chain: Sequence[PlannedFilter],
+    part_bytes: int,
+    limit: int | None,
+) -> Iterator[Stage]:
+    """List the stages in the order in which they run. Keys are recursive: each covers its inputs' keys."""
+    settled = ""
+    last = 1 + max((s.wave for s in sources.values()), default=0)
+    outputs: dict[str, str] = {}
+    for wave in range(last):
+        members = [s for _, s in sorted(sources.items()) if s.wave == wave]
+        reads = []
+        for source in members:
+            units = [
+                [u.digest, u.name, list(u.slice or ()), u.config, u.split, u.revision, dict(u.labels)]
+                for u in source.units
+            ]
+            kind: Kind = "derive" if source.builder.parents else "read"
+            parents = [outputs[name] for name in source.builder.parents]
+            key = digest(
+                kind, source.code, canonical(source.identity), canonical(units), str(part_bytes), *parents
+            )
+            reads.append(key)
+            name = f"{kind}:{source.name}"
+            yield Stage(name, kind, key, wave, source.name, reports=(name,))
+        key = digest("keys", _engine_code("keying"), settled, *reads)
+        yield Stage(_waved("keys", wave), "keys", key, wave)
+        key = digest(key, *reads)
+        if limit is not None:
+            key = digest("limit", _engine_code("reading"), str(limit), str(spec.seed), key)
+            name = _waved("limit", wave)
+            yield Stage(name, "limit", key, wave, reports=(name,))
+        for stage in _filter_stages(chain, wave, key, settled):
+            yield stage
+            key = stage.key
+        settled = key
+        outputs.update({source.name: key for source in members})
+    mix = digest(
+        "sample", _engine_code("sampling"), canonical(_dump(spec.mix)), str(spec.seed),
+        canonical(_dump(spec.release)), canonical({s.name: s.use for s in sources.values()}), settled,
+    )  # fmt: skip
+    yield Stage("mix", "sample", mix, reports=("mix",))
+    shards = digest("shards", _engine_code("sharding"), mix)
+    yield Stage("shards", "shards", shards)
+    release = digest("release", _engine_code("release"), shards, canonical(spec.canonical()))
+    yield Stage("release", "release", release)
+
+
+def _filter_stages(
+    chain: Sequence[PlannedFilter], wave: int, before: str, settled: str
+) -> Iterator[Stage]:
+    """Measures, then alternating segments of row filters (one fused pass) and exchanges."""
+    for index, planned in enumerate(chain):
+        made = planned.filter
+        if isinstance(made, RowFilter) and made.measure_columns:
+            key = digest("measure", planned.code, canonical(made.measure_pins()), before)
+            yield Stage(_waved(f"measure:{planned.name}", wave), "measure", key, wave, filters=(index,))
+    key = before
+    segment: list[int] = []
+
+    def judged() -> Stage:
+        parts = [part for i in segment for part in (chain[i].code, canonical(chain[i].identity))]
+        made = digest("judge", _engine_code("judging"), key, *parts)
+        names = tuple(_waved(f"filter:{chain[i].name}", wave) for i in segment)
+        title = _waved("judge:" + "+".join(chain[i].name for i in segment), wave) if segment else _waved("apply", wave)
+        return Stage(title, "judge", made, wave, filters=tuple(segment), reports=names)
+
+    for index, planned in enumerate(chain):
+        if isinstance(planned.filter, ExchangeFilter):
+            stage = judged()
+            yield stage
+            key, segment = stage.key, []
+            name = _waved(f"filter:{planned.name}", wave)
+            key = digest("compare", _engine_code("comparing"), planned.code, canonical(planned.identity), key, settled)
+            yield Stage(name, "compare", key, wave, filters=(index,), reports=(name,))
+        else:
+            segment.append(index)
+    yield judged()
+
+
+def _waved(name: str, wave: int) -> str:
+    return name if wave == 0 else f"{name}@{wave + 1}"
+

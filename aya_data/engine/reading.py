@@ -1,0 +1,128 @@
+"""Reading: units of a source, or rows of a parent source, become parts of rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from aya_data.core.identity import draws
+from aya_data.core.ledger import LEDGER, entries, rejected, tally
+from aya_data.core.row import PART, Rejection, tabulate
+from aya_data.core.stage import Batch, Builder, Unit
+from aya_data.core.store import Output, Part, Store
+from aya_data.engine.keying import Keys, with_keys
+
+__all__ = ["derive", "limit", "read"]
+
+MAX_CHARS = 1_000_000
+
+
+def read(
+    store: Store, output: Output, *, builder: Builder, unit: Unit, stage: str, part_bytes: int
+) -> tuple[Mapping[str, Mapping[str, int]], Mapping[str, Any]]:
+    """Read one unit into parts ``rows`` and ``ledger``. Memory: one batch and one part."""
+    return _write(output, builder, builder.read(unit), stage, part_bytes)
+
+
+def derive(
+    store: Store,
+    output: Output,
+    *,
+    builder: Builder,
+    rows: Part,
+    selection: Part,
+    keys: Keys | None,
+    threshold: int | None,
+    stage: str,
+    part_bytes: int,
+) -> tuple[Mapping[str, Mapping[str, int]], Mapping[str, Any]]:
+    """Make rows from the surviving rows of one part of a parent source.
+
+    ``threshold`` is the highest draw that is taken, or ``None`` for all.
+    """
+    alive = store.read(selection, ["row", "row_key"])
+    if threshold is not None:
+        drawn = draws(builder.environment.seed, f"parents:{builder.source}", alive["row_key"].to_pylist())
+        alive = alive.filter(pa.array(drawn <= np.uint64(threshold)))
+    if alive.num_rows == 0:
+        return _write(output, builder, iter(()), stage, part_bytes)
+    parents = with_keys(store.read(rows), rows, keys).take(alive["row"])
+    return _write(output, builder, builder.derive(parents), stage, part_bytes)
+
+
+def limit(
+    store: Store,
+    output: Output,
+    *,
+    rows: Part,
+    keys: Keys | None,
+    seed: int,
+    source: str,
+    threshold: int | None,
+    stage: str,
+) -> tuple[Mapping[str, Mapping[str, int]], Mapping[str, Any]]:
+    """Keep the rows of one part whose draw is at most ``threshold`` (``--limit``)."""
+    table = with_keys(store.read(rows), rows, keys)
+    drawn = draws(seed, f"limit:{source}", table["row_key"].to_pylist())
+    keep = pa.array(np.ones(len(drawn), np.bool_) if threshold is None else drawn <= np.uint64(threshold))
+    kept, left = table.filter(keep), table.filter(pc.invert(keep))
+    output.write("rows", kept)
+    if left.num_rows:
+        columns = {"stage": stage, "source": left["source"], "row_key": left["row_key"], "rule": "limit"}
+        with output.part("ledger", LEDGER) as writer:
+            writer.write(entries({**columns, "outcome": "not_sampled"}, left.num_rows))
+    counts = tally(rows_in=table.num_rows, rows_out=kept.num_rows, not_sampled=left.num_rows)
+    return {stage: counts}, {}
+
+
+def _write(
+    output: Output, builder: Builder, batches: Iterator[Batch], stage: str, part_bytes: int
+) -> tuple[Mapping[str, Mapping[str, int]], Mapping[str, Any]]:
+    max_chars = int(getattr(builder.settings, "max_chars", MAX_CHARS))
+    records = drafted = dropped = consumed = rows_out = not_sampled = own = 0
+    ledger: list[pa.Table] = []
+    waiting: list[pa.Table] = []
+    waiting_bytes = 0
+
+    def flush() -> None:
+        nonlocal waiting, waiting_bytes
+        if waiting:
+            with output.part("rows", PART) as writer:
+                writer.write(pa.concat_tables(waiting))
+        waiting, waiting_bytes = [], 0
+
+    for batch in batches:
+        table = tabulate(batch.drafts, builder.source, builder.kind, max_chars)
+        refused: list[Rejection] = [*batch.rejections, *table.rejections]
+        records += batch.records
+        own += batch.records - len(batch.rejections)
+        drafted += len(batch.drafts)
+        for rejection in refused:
+            dropped += rejection.outcome == "dropped"
+            consumed += rejection.outcome == "consumed"
+            not_sampled += rejection.outcome == "not_sampled"
+        rows_out += table.rows.num_rows
+        if refused:
+            ledger.append(rejected(stage, builder.source, refused))
+        if table.rows.num_rows:
+            waiting.append(table.rows)
+            waiting_bytes += table.rows.nbytes
+            if waiting_bytes >= part_bytes:
+                flush()
+    flush()
+    if ledger:
+        with output.part("ledger", LEDGER) as writer:
+            writer.write(pa.concat_tables(ledger))
+    counts = tally(
+        rows_in=records,
+        created=drafted - own,
+        rows_out=rows_out,
+        dropped=dropped,
+        consumed=consumed,
+        not_sampled=not_sampled,
+    )
+    return {stage: counts}, {}

@@ -1,0 +1,64 @@
+"""Splits: train and validation cut along leakage groups, before the mixture.
+
+Rows are in one leakage group when they have the same upstream record (``group``, which children
+inherit) or the same normalised prompt, directly or through others. A whole group goes to one
+side, by the draw of its least member; a group that is too large goes to train.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from aya_data.core.identity import draws
+
+__all__ = ["LARGE", "components", "validation_rows"]
+
+LARGE = 20
+"""A group of up to so many rows may be held out however small the data is; beyond, 0.1 % of the rows."""
+
+Ints = npt.NDArray[np.int64]
+
+
+def components(groups: Sequence[str], prompts: Sequence[str]) -> tuple[Ints, list[str]]:
+    """Return for each row the code of its leakage group, and for each code its least group name.
+
+    Both depend on the set of rows alone. Union-find over the prompts that several groups share:
+    O(n log n) for sorting, then one step per such pair.
+    """
+    names, group = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
+    prompt = np.unique(np.asarray(prompts, dtype=str), return_inverse=True)[1]
+    root = list(range(len(names)))
+
+    def find(code: int) -> int:
+        while root[code] != code:
+            root[code] = root[root[code]]
+            code = root[code]
+        return code
+
+    order = np.lexsort((group, prompt))
+    first, second = order[:-1], order[1:]
+    joined = (prompt[first] == prompt[second]) & (group[first] != group[second])
+    for a, b in zip(group[first[joined]].tolist(), group[second[joined]].tolist(), strict=True):
+        one, two = find(a), find(b)
+        if one != two:
+            root[max(one, two)] = min(one, two)
+    final = np.array([find(code) for code in range(len(names))], dtype=np.int64)
+    kept, code = np.unique(final, return_inverse=True)
+    return code[group].astype(np.int64), [str(names[k]) for k in kept]
+
+
+def validation_rows(
+    groups: Sequence[str], prompts: Sequence[str], fraction: float, seed: int
+) -> npt.NDArray[np.bool_]:
+    """Mark the rows held out: about ``fraction`` of the groups, never part of a group."""
+    if fraction <= 0 or not len(groups):
+        return np.zeros(len(groups), np.bool_)
+    code, names = components(groups, prompts)
+    size = np.bincount(code)
+    drawn = draws(seed, "split", names).astype(np.float64) / 2.0**64
+    held = (drawn < fraction) & (size <= max(LARGE, len(groups) // 1000))
+    marked: npt.NDArray[np.bool_] = held[code]
+    return marked

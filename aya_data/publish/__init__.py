@@ -1,0 +1,1 @@
+"""What goes with a release: card, attribution, verification."""

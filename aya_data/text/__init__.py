@@ -1,0 +1,1 @@
+"""Text kernels that builders and filters share: templates, language identification, tokens."""

@@ -1,0 +1,162 @@
+"""Which script a text is written in, by counting its letters.
+
+Only letters (Unicode general category L) count: digits, punctuation and marks say nothing about a
+script, and letters that several scripts share are left out. The ranges come from a checked-in table of
+450 lines, derived from the Unicode Character Database.
+
+Han, kana and hangul are folded as ISO 15924 folds them in varieties: text with kana is ``Jpan``,
+text with hangul is ``Hang``, Han alone is ``Hani`` (whether simplified or traditional is not decided
+here).
+
+Cost: about 5 ns per character, of ASCII texts 0.5; memory is some 5 MB.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["Scripts", "measure_scripts", "written_in"]
+
+DATA_FILES = ("data/letters.tsv",)
+
+CODE_POINTS = 0x110000
+CHARACTERS_AT_ONCE = 1 << 17  # what fits a processor cache: 1 << 20 takes 1.6 times as long
+ROWS_AT_ONCE = 1 << 9
+NOT_LATIN_ASCII = bytes(c for c in range(128) if not chr(c).isalpha())
+
+LETTERS_PER_CHARACTER = {"Hani": 3, "Hang": 2, "Hira": 2, "Kana": 2, "Ethi": 2, "Yiii": 2, "Cans": 2}
+"""How many letters of an alphabet one character of a syllabary or of Han is worth, in what it tells."""
+
+FOLD_SHARE = 0.1
+"""Kana or hangul of at least this share decide that Han characters beside them are Japanese or Korean."""
+
+PARTS: dict[str, frozenset[str]] = {
+    "Hans": frozenset({"Hani"}),
+    "Hant": frozenset({"Hani"}),
+    "Hanb": frozenset({"Hani", "Bopo"}),
+    "Jpan": frozenset({"Jpan", "Hani"}),
+    "Hrkt": frozenset({"Jpan"}),
+    "Hira": frozenset({"Jpan"}),
+    "Kana": frozenset({"Jpan"}),
+    "Kore": frozenset({"Hang", "Hani"}),
+    "Hang": frozenset({"Hang"}),
+    "Jamo": frozenset({"Hang"}),
+    "Aran": frozenset({"Arab"}),
+    "Cyrs": frozenset({"Cyrl"}),
+    "Latf": frozenset({"Latn"}),
+    "Latg": frozenset({"Latn"}),
+    "Geok": frozenset({"Geor"}),
+    "Syre": frozenset({"Syrc"}),
+    "Syrj": frozenset({"Syrc"}),
+    "Syrn": frozenset({"Syrc"}),
+}
+"""Codes that Unicode does not tell apart letter by letter, and what a text in them measures as."""
+
+UNDECIDED = frozenset({"", "Zinh", "Zmth", "Zsye", "Zsym", "Zxxx", "Zyyy", "Zzzz"})
+
+
+@dataclass(frozen=True, slots=True)
+class Scripts:
+    """The scripts of ``n`` texts.
+
+    ``script`` is the ISO 15924 code of most letters (null where there is none; of equals the first by
+    code), ``share`` its part of all letters from 0 to 1, ``letters`` how many letters there are,
+    characters of :data:`LETTERS_PER_CHARACTER` counted as many.
+    """
+
+    script: list[str | None]
+    share: npt.NDArray[np.float64]
+    letters: npt.NDArray[np.int64]
+
+
+def written_in(script: str, measured: str) -> bool:
+    """Tell whether a text that measures as ``measured`` can be of the declared ``script``."""
+    if script in UNDECIDED:
+        return True
+    return measured in PARTS.get(script, {script})
+
+
+def measure_scripts(texts: Sequence[str]) -> Scripts:
+    """Find the dominant script of each text. Lone surrogates are no letters; nothing raises."""
+    names, _ = _table()
+    script: list[str | None] = [None] * len(texts)
+    share = np.zeros(len(texts), np.float64)
+    letters = np.zeros(len(texts), np.int64)
+    other: list[int] = []
+    for index, text in enumerate(texts):
+        if text.isascii():
+            count = len(text.encode().translate(None, NOT_LATIN_ASCII))
+            if count:
+                script[index], share[index], letters[index] = "Latn", 1.0, count
+        else:
+            other.append(index)
+    weights = np.array([LETTERS_PER_CHARACTER.get(name, 1) for name in names], np.int64)
+    weights[0] = 0
+    for piece in _pieces(texts, other):
+        counts = _fold(_count([texts[index] for index in piece]) * weights)
+        totals = counts.sum(axis=1)
+        best = counts.argmax(axis=1)
+        where = np.array(piece)
+        letters[where] = totals
+        share[where] = counts[np.arange(len(piece)), best] / np.maximum(totals, 1)
+        for index, code, total in zip(piece, best.tolist(), totals.tolist(), strict=True):
+            if total:
+                script[index] = names[code]
+    return Scripts(script, share, letters)
+
+
+def _pieces(texts: Sequence[str], rows: list[int]) -> Iterator[list[int]]:
+    piece: list[int] = []
+    size = 0
+    for row in rows:
+        if piece and (size + len(texts[row]) > CHARACTERS_AT_ONCE or len(piece) == ROWS_AT_ONCE):
+            yield piece
+            piece, size = [], 0
+        piece.append(row)
+        size += len(texts[row])
+    if piece:
+        yield piece
+
+
+def _count(texts: Sequence[str]) -> npt.NDArray[np.int64]:
+    """Count the characters of each script: int64[texts, scripts], column 0 for what is no letter."""
+    names, table = _table()
+    points = np.frombuffer("".join(texts).encode("utf-32-le", "surrogatepass"), np.uint32)
+    lengths = np.fromiter(map(len, texts), np.int64, len(texts))
+    cells = np.repeat(np.arange(len(texts), dtype=np.int64) * len(names), lengths)
+    cells += table[points]
+    counts = np.bincount(cells, minlength=len(texts) * len(names))
+    return counts.reshape(len(texts), len(names)).astype(np.int64)
+
+
+def _fold(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    names, _ = _table()
+    han, hangul, japanese = names.index("Hani"), names.index("Hang"), names.index("Jpan")
+    for name in ("Hira", "Kana"):
+        counts[:, japanese] += counts[:, names.index(name)]
+        counts[:, names.index(name)] = 0
+    total = counts[:, han] + counts[:, japanese] + counts[:, hangul]
+    for target, rival in ((japanese, hangul), (hangul, japanese)):
+        mine = (counts[:, target] >= FOLD_SHARE * total) & (counts[:, target] > counts[:, rival])
+        counts[mine, target] += counts[mine, han]
+        counts[mine, han] = 0
+    return counts
+
+
+@cache
+def _table() -> tuple[tuple[str, ...], npt.NDArray[np.uint8]]:
+    """Return the names of scripts ("" first, then by code) and the script number of each code point."""
+    lines = (resources.files("aya_data.text") / DATA_FILES[0]).read_text("utf-8").splitlines()
+    ranges = [line.split("\t") for line in lines if not line.startswith("#")][1:]
+    names = ("", *sorted({code for _, _, code in ranges} | {"Jpan"}))
+    numbers = {name: number for number, name in enumerate(names)}
+    table = np.zeros(CODE_POINTS, np.uint8)
+    for first, last, code in ranges:
+        table[int(first, 16) : int(last, 16) + 1] = numbers[code]
+    return names, table

@@ -1,0 +1,244 @@
+"""Records of Parquet files, as plain Python values."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import IO, Any, cast
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pyarrow.types as pt
+
+from aya_data.builders.raw import (
+    Broken,
+    Chunk,
+    Damaged,
+    Record,
+    file_digest,
+    open_location,
+    unique_names,
+)
+from aya_data.core.identity import digest
+
+__all__ = ["parquet_columns", "parquet_cuts", "read_parquet"]
+
+CHUNK_RECORDS = 2048
+CHUNK_BYTES = 16 << 20
+
+
+def _parquet(file: IO[bytes]) -> pq.ParquetFile:
+
+    try:
+        return pq.ParquetFile(file, pre_buffer=False)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise Damaged(str(error).split("\n")[0][:200]) from error
+
+
+def parquet_columns(location: str) -> list[str] | None:
+    """Return the names in the schema; ``None`` where the file is not Parquet."""
+    try:
+        with open_location(location) as file:
+            return unique_names(_parquet(file).schema_arrow.names)
+    except Damaged:
+        return None
+
+
+def parquet_cuts(location: str, target: int) -> list[tuple[tuple[int, int] | None, int]]:
+    try:
+        with open_location(location) as file:
+            metadata = _parquet(file).metadata
+            sizes = [
+                (metadata.row_group(i).total_byte_size, metadata.row_group(i).num_rows)
+                for i in range(metadata.num_row_groups)
+            ]
+    except Damaged:
+        return [(None, 0)]
+    found: list[tuple[tuple[int, int] | None, int]] = []
+    start = size = first = rows = 0
+    for number, (group_bytes, group_rows) in enumerate(sizes):
+        if size and size + group_bytes > target:
+            found.append(((start, number), first))
+            start, size, first = number, 0, rows
+        size += group_bytes
+        rows += group_rows
+    if start == 0:
+        return [(None, 0)]
+    return [*found, ((start, len(sizes)), first)]
+
+
+def read_parquet(
+    location: str, slice: tuple[int, int] | None, columns: Sequence[str] | None
+) -> Iterator[Chunk]:
+
+    with open_location(location) as file:
+        try:
+            source = _parquet(file)
+        except Damaged as error:
+            yield [Broken(0, file_digest(location), "not_parquet", str(error))]
+            return
+        metadata = source.metadata
+        names = unique_names(source.schema_arrow.names)
+        leaves = _leaves(source, names, columns)
+        index = 0
+        for group in range(metadata.num_row_groups):
+            rows = metadata.row_group(group).num_rows
+            if slice is None or slice[0] <= group < slice[1]:
+                width = max(1, metadata.row_group(group).total_byte_size // max(1, rows))
+                size = max(1, min(CHUNK_RECORDS, CHUNK_BYTES // width))
+                done = index
+                try:
+                    for batch in source.iter_batches(size, row_groups=[group], columns=leaves):
+                        shown = (
+                            names
+                            if leaves is None
+                            else [n for n in names if n in set(columns or ())]
+                        )
+                        for piece in _pieces(batch):
+                            yield _rows(piece, shown, done)
+                            done += piece.num_rows
+                except (pa.ArrowException, OSError) as error:
+                    place = f"row group {group}, rows {done} to {index + rows - 1}"
+                    key = digest("row group", file_digest(location), str(group), str(done))
+                    yield [
+                        Broken(
+                            done,
+                            key,
+                            "corrupt_row_group",
+                            f"{place}: {str(error).splitlines()[0][:200]}",
+                        )
+                    ]
+            index += rows
+
+
+def _leaves(
+    source: pq.ParquetFile, names: list[str], columns: Sequence[str] | None
+) -> list[str] | None:
+    """Return what to ask pyarrow for; names that it would misread as nested paths read everything."""
+    plain = source.schema_arrow.names
+    if (
+        columns is None
+        or len(set(plain)) != len(plain)
+        or any("." in name or not name for name in plain)
+    ):
+        return None
+    return [name for name in names if name in set(columns)]
+
+
+def _pieces(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    parts = min(batch.num_rows, 1 + batch.nbytes // CHUNK_BYTES)
+    step = -(-batch.num_rows // parts) if parts else 1
+    for start in range(0, batch.num_rows, step):
+        yield batch.slice(start, step)
+
+
+def _rows(batch: pa.RecordBatch, names: list[str], first: int) -> Chunk:
+
+    try:
+        values = [_plain_column(column) for column in batch.columns]
+    except (UnicodeDecodeError, pa.ArrowException, ValueError, OverflowError) as error:
+        if batch.num_rows > 1:
+            half = batch.num_rows // 2
+            return [
+                *_rows(batch.slice(0, half), names, first),
+                *_rows(batch.slice(half), names, first + half),
+            ]
+        rule = "invalid_utf8" if isinstance(error, UnicodeDecodeError) else "unreadable_value"
+        return [Broken(first, digest(rule, _raw(batch)), rule, str(error).splitlines()[0][:200])]
+    if not names:
+        return [Record(first + i, {}) for i in range(batch.num_rows)]
+    return [
+        Record(first + i, dict(zip(names, row, strict=True)))
+        for i, row in enumerate(zip(*values, strict=True))
+    ]
+
+
+def _raw(batch: pa.RecordBatch) -> bytes:
+    """Return bytes that identify a row that cannot be decoded."""
+
+    sink = pa.BufferOutputStream()
+    batch = batch.replace_schema_metadata(None)
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    return cast("bytes", sink.getvalue().to_pybytes())
+
+
+def _plain_column(column: pa.Array) -> list[Any]:
+    """Return a column as plain Python values."""
+
+    if isinstance(column, pa.ExtensionArray):
+        column = column.storage
+    wanted = _plain_type(column.type)
+    if wanted != column.type:
+        column = column.cast(wanted)
+    if pt.is_floating(wanted) and not pc.all(pc.is_finite(column), min_count=0).as_py():
+        column = pc.if_else(pc.is_finite(column), column, pa.scalar(None, wanted))
+    values: list[Any] = column.to_pylist()
+    if pt.is_floating(wanted):
+        return values
+    convert = _converter(wanted)
+    return values if convert is None else [None if v is None else convert(v) for v in values]
+
+
+def _plain_type(kind: pa.DataType) -> pa.DataType:
+    """Return ``kind`` with every type that JSON has no word for replaced by one it has."""
+
+    if pt.is_dictionary(kind):
+        return _plain_type(kind.value_type)
+    if pt.is_duration(kind):
+        return pa.int64()
+    if pt.is_temporal(kind) or pt.is_decimal(kind):
+        return pa.string()
+    if pt.is_float16(kind):
+        return pa.float32()
+    if pt.is_struct(kind):
+        return pa.struct([field.with_type(_plain_type(field.type)) for field in kind])
+    if pt.is_map(kind):
+        return pa.map_(_plain_type(kind.key_type), _plain_type(kind.item_type))
+    if pt.is_list(kind):
+        return pa.list_(kind.value_field.with_type(_plain_type(kind.value_type)))
+    if pt.is_large_list(kind):
+        return pa.large_list(kind.value_field.with_type(_plain_type(kind.value_type)))
+    return kind
+
+
+def _converter(kind: pa.DataType) -> Callable[[Any], Any] | None:
+    """Return what makes a nested or binary value plain; ``None`` where it already is."""
+
+    if (
+        pt.is_binary(kind)
+        or pt.is_large_binary(kind)
+        or pt.is_fixed_size_binary(kind)
+        or pt.is_binary_view(kind)
+    ):
+        return _bytes_value
+    if pt.is_floating(kind):
+        return lambda number: number if math.isfinite(number) else None
+    if pt.is_map(kind):
+        key, item = _converter(kind.key_type) or str, _converter(kind.item_type)
+        return lambda pairs: {
+            str(key(k)): v if v is None or item is None else item(v) for k, v in pairs
+        }
+    if pt.is_struct(kind):
+        fields = {
+            field.name: found for field in kind if (found := _converter(field.type)) is not None
+        }
+        return None if not fields else lambda value: {
+            name: fields[name](v) if name in fields and v is not None else v for name, v in value.items()
+        }  # fmt: skip
+    if pt.is_list(kind) or pt.is_large_list(kind) or pt.is_fixed_size_list(kind):
+        each = _converter(kind.value_type)
+        return (
+            None
+            if each is None
+            else lambda values: [None if v is None else each(v) for v in values]
+        )
+    return None
+
+
+def _bytes_value(value: bytes) -> str | bytes:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value

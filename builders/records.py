@@ -1,0 +1,181 @@
+"""Records of data files: Parquet, JSON Lines, JSON, CSV and TSV, compressed or not, here or remote.
+
+:func:`read_records` streams a file in bounded chunks. What cannot be parsed becomes a
+:class:`Broken` with its place and a digest of its bytes, and reading goes on behind it. Nothing here
+knows what a record means; :mod:`aya_data.builders.mapping` does.
+
+Choices that a format leaves open:
+
+- JSON Lines: numbers count physical lines, so ``sed -n`` finds record *i* on line *i* + 1. Blank lines
+  are skipped. A repeated key, NaN, an infinite number or nesting deeper than 100 breaks the record.
+- JSON: one array of objects, or objects one after the other (pretty-printed or one on each line).
+- CSV and TSV: the first line names the columns. A quote that is never closed breaks its own line
+  alone. In TSV, which has no quoting of its own, a field whose quotes do not pair is taken as it stands.
+- Names that occur twice in a header get ``#2``, ``#3``; the empty name is a name.
+- Parquet: bytes that are UTF-8 become text; dates, times and decimals become text; maps become
+  dictionaries; NaN and infinite numbers become null, because JSON, which rows carry them in, has neither.
+
+Compression is told by the first bytes, not by the name. Cost, on one core of a 2.6 GHz server for flat
+records of three texts: Parquet 3.5, JSON Lines 5, CSV 6 microseconds per record.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+from aya_data.builders.csv_records import header, read_csv
+from aya_data.builders.json_records import read_json, read_jsonl
+from aya_data.builders.raw import (
+    BLOCK,
+    Broken,
+    Chunk,
+    Lines,
+    Malformed,
+    Record,
+    compression_of,
+    file_digest,
+    open_location,
+)  # fmt: skip
+
+__all__ = [
+    "Broken",
+    "Format",
+    "Record",
+    "column_names",
+    "cuts",
+    "file_digest",
+    "format_of",
+    "read_records",
+    "slices",
+]
+
+Format = Literal["parquet", "jsonl", "json", "csv", "tsv"]
+
+EXTENSIONS: dict[str, Format] = {
+    "parquet": "parquet", "pq": "parquet", "jsonl": "jsonl", "ndjson": "jsonl", "jsonlines": "jsonl",
+    "json": "json", "csv": "csv", "tsv": "tsv", "tab": "tsv",
+}  # fmt: skip
+COMPRESSIONS = ("gz", "zst", "bz2")
+CHUNK_RECORDS = 2048
+CHUNK_BYTES = 16 << 20
+
+
+def format_of(name: str) -> Format | None:
+    """Return the format that the extension of ``name`` tells, a compression suffix aside."""
+    parts = re.split(r"[?#]", name)[0].rsplit("/", 1)[-1].lower().split(".")
+    if len(parts) > 2 and parts[-1] in COMPRESSIONS:
+        parts.pop()
+    return EXTENSIONS.get(parts[-1]) if len(parts) > 1 else None
+
+
+def read_records(
+    location: str,
+    format: Format,
+    slice: tuple[int, int] | None = None,
+    *,
+    columns: Sequence[str] | None = None,
+    first: int | None = None,
+) -> Iterator[Chunk]:
+    """Read a file, or the ``slice`` of it that :func:`slices` cut, in chunks of at most 2048 records.
+
+    ``location`` is a local path or a URL that fsspec reads. ``columns`` keeps these columns alone
+    (Parquet then reads no others). ``first`` is the number of the slice's first record, from
+    :func:`cuts`; without it the lines before a JSON Lines slice are counted. Memory is about two
+    chunks of 16 MB, or one record where that is larger. Raises :class:`InputError` when the file
+    cannot be opened.
+    """
+    if format == "parquet":
+        from aya_data.builders.parquet_records import read_parquet
+
+        return read_parquet(location, slice, columns)
+    if format == "jsonl":
+        chunks = _chunks(read_jsonl(location, slice, first))
+    elif format == "json":
+        chunks = _chunks(read_json(location))
+    else:
+        chunks = _chunks(read_csv(location, "\t" if format == "tsv" else ","))
+    return chunks if columns is None else _narrow(chunks, columns)
+
+
+def slices(
+    location: str, format: Format, size: int, target: int = 32 << 20
+) -> list[tuple[int, int] | None]:
+    """Cut a file of ``size`` bytes into pieces of about ``target`` bytes that can be read apart.
+
+    Ranges of row groups for Parquet, of bytes for plain JSON Lines, ``[None]`` for all else.
+    """
+    return [slice for slice, _ in cuts(location, format, size, target)]
+
+
+def cuts(
+    location: str, format: Format, size: int, target: int = 32 << 20
+) -> list[tuple[tuple[int, int] | None, int]]:
+    """Return :func:`slices` with the number of the first record of each; reads JSON Lines once through."""
+    if size <= target:
+        return [(None, 0)]
+    if format == "parquet":
+        from aya_data.builders.parquet_records import parquet_cuts
+
+        return parquet_cuts(location, target)
+    if format != "jsonl" or compression_of(location) is not None:
+        return [(None, 0)]
+    found: list[tuple[tuple[int, int] | None, int]] = []
+    start = position = lines = first = 0
+    with open_location(location) as file:
+        while block := file.read(BLOCK):
+            wanted = start + target - position
+            if wanted < len(block):
+                cut = block.find(b"\n", max(0, wanted)) + 1
+                if cut:
+                    found.append(((start, position + cut), first))
+                    start, first = position + cut, lines + block.count(b"\n", 0, cut)
+            lines += block.count(b"\n")
+            position += len(block)
+    if start < position:
+        found.append(((start, position), first))
+    return found or [(None, 0)]
+
+
+def column_names(location: str, format: Format) -> list[str] | None:
+    """Return the columns that a file names: schema, header line, or the keys of its first record.
+
+    ``None`` where the file says nothing (empty, or broken from the start).
+    """
+    if format == "parquet":
+        from aya_data.builders.parquet_records import parquet_columns
+
+        return parquet_columns(location)
+    if format in ("csv", "tsv"):
+        with contextlib.suppress(Malformed):
+            return header(iter(Lines(location)), "\t" if format == "tsv" else ",") or None
+        return None
+    for chunk in read_records(location, format):
+        for record in chunk:
+            if isinstance(record, Record):
+                return list(record.fields)
+        return None
+    return None
+
+
+def _chunks(items: Iterator[tuple[Record | Broken, int]]) -> Iterator[Chunk]:
+    chunk: Chunk = []
+    size = 0
+    for item, cost in items:
+        chunk.append(item)
+        size += cost
+        if len(chunk) >= CHUNK_RECORDS or size >= CHUNK_BYTES:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
+
+
+def _narrow(chunks: Iterator[Chunk], columns: Sequence[str]) -> Iterator[Chunk]:
+    for chunk in chunks:
+        for item in chunk:
+            if isinstance(item, Record):
+                item.fields = {name: item.fields[name] for name in columns if name in item.fields}
+        yield chunk

@@ -1,0 +1,1 @@
+"""Specs to copy and change."""
