@@ -195,7 +195,8 @@ class _CollectionBuilder(UpstreamBuilder):
             key = row_key(dataset, _basis(sub, upstream, code, script, split, template))
             group = row_key(dataset, _basis("group", sub, upstream))
         prompt, answer = fields.get("inputs"), fields.get("targets")
-        translated = (config or "").startswith("translated_") or (name or "").endswith("(T)")
+        # The folder is right where the name in the row says something else.
+        translated = config.startswith("translated_") if config else (name or "").endswith("(T)")
         if translated:
             for column, text in (("inputs", prompt), ("targets", answer)):
                 if isinstance(text, str) and UNKNOWN_TOKEN in text:

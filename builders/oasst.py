@@ -24,11 +24,12 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from aya_data.builders.records import Broken, Record, format_of, read_records
+from aya_data.builders.records import Broken, Record, read_records
 from aya_data.builders.upstream import (
     Choice,
     UpstreamBuilder,
     UpstreamSettings,
+    format_of,
     label,
     localize,
     part_facts,

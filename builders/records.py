@@ -140,7 +140,7 @@ def cuts(
 
 
 def column_names(location: str, format: Format) -> list[str] | None:
-    """Return the columns that a file names: schema, header line, or the keys of its first record.
+    """Return the columns that a file names: schema, header line, or the keys of its first 2048 records.
 
     ``None`` where the file says nothing (empty, or broken from the start).
     """
@@ -153,10 +153,9 @@ def column_names(location: str, format: Format) -> list[str] | None:
             return header(iter(Lines(location)), "\t" if format == "tsv" else ",") or None
         return None
     for chunk in read_records(location, format):
-        for record in chunk:
-            if isinstance(record, Record):
-                return list(record.fields)
-        return None
+        names = dict.fromkeys(n for item in chunk if isinstance(item, Record) for n in item.fields)
+        if names:
+            return list(names)
     return None
 
 

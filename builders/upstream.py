@@ -25,7 +25,8 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, Field
 
-from aya_data.builders.records import Broken, Record, format_of, read_records, slices
+from aya_data.builders import records as readers
+from aya_data.builders.records import Broken, Format, Record, read_records, slices
 from aya_data.builders.repository import RemoteFile, Repository, fetch, open_repository
 from aya_data.core.errors import HubUnreachable, InputError, NotFound
 from aya_data.core.identity import row_key
@@ -41,6 +42,7 @@ __all__ = [
     "UpstreamBuilder",
     "UpstreamSettings",
     "content_digest",
+    "format_of",
     "label",
     "localize",
     "localize_file",
@@ -53,6 +55,7 @@ __all__ = [
 
 HUB = "hub:"
 LARGE = 64 << 20  # bytes; smaller files are one unit
+PIECE = 32 << 20  # bytes of one unit of a larger file
 COMMIT = re.compile(r"[0-9a-f]{40}")
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)
 SHARD = re.compile(r"(?P<split>[A-Za-z]+(?:_[A-Za-z]+)*)(?:-\d+-of-\d+)?(?:-[0-9a-f]{6,})?\.")
@@ -276,7 +279,7 @@ class UpstreamBuilder(Builder):
         format_ = format_of(file.path)
         local = origin.kind != "hub"
         if local and self.sliced and format_ is not None and file.size > LARGE:
-            ranges = slices(file.location, format_, file.size)
+            ranges = slices(file.location, format_, file.size, PIECE)
         digest = content_digest(file)
         labels = {**choice.labels, "repository": folder} if folder else dict(choice.labels)
         return [
@@ -293,6 +296,11 @@ class UpstreamBuilder(Builder):
             )
             for piece in ranges
         ]
+
+
+def format_of(path: str) -> Format | None:
+    """Return the format that a path tells; ``?`` and ``#`` are letters in it, not parts of a URL."""
+    return readers.format_of(path.replace("?", "_").replace("#", "_"))
 
 
 def localize(unit: Unit, cache: Path) -> Path:

@@ -12,10 +12,10 @@ import re
 from pathlib import Path
 
 import pytest
-from spec_plugins import registry
 
 from aya_data.core.errors import InputError, SpecError
 from aya_data.core.spec import load_spec
+from tests.spec_plugins import registry
 
 FOLDER = Path(__file__).parent / "broken_specs"
 SPECS = sorted(FOLDER.glob("*.yaml"))

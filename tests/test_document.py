@@ -29,9 +29,7 @@ def test_norway_is_a_country(text: str) -> None:
     assert value(text) == text
 
 
-@pytest.mark.parametrize(
-    "text", ["12:30", "1:2:3", "2026-08-01", "1_000", "0b11", "0x", "1.2.3", "=", "+"]
-)
+@pytest.mark.parametrize("text", ["12:30", "1:2:3", "2026-08-01", "1_000", "0b11", "0x", "1.2.3", "=", "+"])
 def test_not_numbers(text: str) -> None:
     assert value(text) == text
 
@@ -213,10 +211,7 @@ scalars = (
 )
 values = st.recursive(
     scalars,
-    lambda inner: (
-        st.lists(inner, max_size=4)
-        | st.dictionaries(st.text("abcxyz_", min_size=1), inner, max_size=4)
-    ),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text("abcxyz_", min_size=1), inner, max_size=4),
     max_leaves=20,
 )
 

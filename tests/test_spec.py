@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
-import spec_plugins
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from pydantic_core import core_schema
 
 from aya_data.core.document import Document
@@ -30,6 +29,7 @@ from aya_data.core.problems import describe_error
 from aya_data.core.registry import Registry
 from aya_data.core.settings import Settings, Size
 from aya_data.core.spec import Frame, SourceFrame, Spec, load_spec
+from tests import spec_plugins
 
 EXAMPLE = Path(__file__).parent / "fixtures" / "design_example.yaml"
 REGISTRY = spec_plugins.registry()
@@ -194,21 +194,19 @@ def problem_of(registry: Registry, path: Path) -> str:
 def test_plugins_of_other_packages(write: Any) -> None:
     path = write("name: x\nsources:\n  a: {builder: theirs, path: x}\n")
     unused = plugin("unused", "no_such_module:Builder")
-    loaded = load_spec(
-        path, registry=Registry({}, {}, (plugin("theirs", "spec_plugins:Files"), unused))
-    )
+    loaded = load_spec(path, registry=Registry({}, {}, (plugin("theirs", f"{spec_plugins.__name__}:Files"), unused)))
     assert loaded.sources["a"].settings == spec_plugins.Files.Settings(path="x")
     broken = Registry({}, {}, (plugin("theirs", "no_such_module:Builder"),))
     assert problem_of(broken, path) == (
         "3:16: the builder 'theirs' of the package no_such_module:Builder cannot be loaded: "
         "ModuleNotFoundError: No module named 'no_such_module'. Update or reinstall that package."
     )
-    bare = Registry({}, {}, (plugin("theirs", "spec_plugins:NoSettings"),))
+    bare = Registry({}, {}, (plugin("theirs", f"{spec_plugins.__name__}:NoSettings"),))
     assert "has no settings model" in problem_of(bare, path)
-    both = (plugin("theirs", "spec_plugins:Files"), plugin("theirs", "spec_plugins:Plain"))
+    both = (plugin("theirs", f"{spec_plugins.__name__}:Files"), plugin("theirs", "spec_plugins:Plain"))
     assert "is provided by" in problem_of(Registry({}, {}, both), path)
     assert "there is no builder 'theirs'" in problem_of(Registry({}, {}), path)
-    mine = Registry({"theirs": "spec_plugins:Files"}, {}, (unused, *broken.plugins))
+    mine = Registry({"theirs": f"{spec_plugins.__name__}:Files"}, {}, (unused, *broken.plugins))
     assert load_spec(path, registry=mine).sources["a"].builder == "theirs"
     assert mine.names("builder") == ["theirs", "unused"]
 
@@ -232,7 +230,7 @@ def test_lists_fill_what_is_immutable() -> None:
         pairs: tuple[tuple[int, ...], ...] = ()
 
     class Outer(Settings):
-        inner: dict[str, Inner] = {}
+        inner: dict[str, Inner] = Field({})
 
     outer = Outer.model_validate({"inner": {"a": {"names": ["x"], "pairs": [[1, 2]]}}})
     assert outer.inner["a"] == Inner(names=frozenset("x"), pairs=((1, 2),))
@@ -247,9 +245,7 @@ def test_lists_fill_what_is_immutable() -> None:
 @pytest.mark.parametrize("kind", get_args(core_schema.ErrorType))
 def test_every_error_of_pydantic_has_words(kind: str) -> None:
     for value in ("x", 5, None, [], {"a": 1}, 0.5, True):
-        bounds = dict.fromkeys(
-            ("gt", "ge", "lt", "le", "multiple_of", "min_length", "max_length"), 1
-        )
+        bounds = dict.fromkeys(("gt", "ge", "lt", "le", "multiple_of", "min_length", "max_length"), 1)
         context = {**bounds, "expected": "'a' or 'b'", "tag": "c", "pattern": "x", "error": "bad"}
         what, remedy = describe_error({"type": kind, "ctx": context, "input": value})
         assert what
@@ -279,9 +275,7 @@ DATA = Document.load(EXAMPLE).data
 PATHS = list(paths(DATA))
 
 
-@settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(
         st.tuples(st.sampled_from(PATHS), st.sampled_from([*VALUES, "delete"])),
@@ -289,9 +283,7 @@ PATHS = list(paths(DATA))
         max_size=3,
     )
 )
-def test_no_change_of_a_spec_breaks_the_reader(
-    tmp_path: Path, changes: list[tuple[tuple[Any, ...], Any]]
-) -> None:
+def test_no_change_of_a_spec_breaks_the_reader(tmp_path: Path, changes: list[tuple[tuple[Any, ...], Any]]) -> None:
     data = json.loads(json.dumps(DATA))
     for path, value in changes:
         inner = data
@@ -445,9 +437,7 @@ def test_json_schema_joins_frame_and_plugins() -> None:
         assert set(plugin_schema["properties"]) >= {"builder", "use"}
         assert plugin_schema["additionalProperties"] is False
     branches = schema["$defs"]["source"]["allOf"]
-    assert [b["if"]["properties"]["builder"]["const"] for b in branches] == sorted(
-        REGISTRY.builders
-    )
+    assert [b["if"]["properties"]["builder"]["const"] for b in branches] == sorted(REGISTRY.builders)
 
 
 def test_json_schema_accepts_the_example() -> None:

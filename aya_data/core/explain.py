@@ -57,9 +57,7 @@ def explain(path: str, registry: Registry | None = None) -> str:
             rest = rest[1:]
         if not rest:
             names = ", ".join(registry.names(kind))
-            about = (
-                _field_text("filters", Frame.model_fields["filters"]) if kind == "filter" else ""
-            )
+            about = _field_text("filters", Frame.model_fields["filters"]) if kind == "filter" else ""
             return f"{about}\n  {kind}s: {names}".strip("\n")
         model = registry.settings(kind, rest[0])
         return _inside(f"{kind} {rest[0]}", model, rest[1:], _about(registry, kind, rest[0]))
@@ -92,9 +90,7 @@ def _source_text(steps: Sequence[str], registry: Registry) -> str:
     return "\n\n".join(texts)
 
 
-def _inside(
-    prefix: str, model: type[BaseModel], steps: Sequence[str], about: str | None = None
-) -> str:
+def _inside(prefix: str, model: type[BaseModel], steps: Sequence[str], about: str | None = None) -> str:
     """Return the text of the field at ``steps`` in ``model``, or of the model itself."""
     if not steps:
         return _model_text(prefix, model, about)
@@ -278,9 +274,7 @@ def json_schema(registry: Registry | None = None) -> dict[str, Any]:
     definitions["source"] = source
     filters = sorted(registry.builtin("filter"))
     for name in filters:
-        definitions[f"filter.{name}"] = _schema(
-            f"filter.{name}", registry.settings("filter", name), definitions
-        )
+        definitions[f"filter.{name}"] = _schema(f"filter.{name}", registry.settings("filter", name), definitions)
     definitions["policy"] = _schema("policy", PolicySettings, definitions)
     properties = frame["properties"]
     overrides: dict[str, dict[str, Any]] = {
@@ -327,8 +321,7 @@ def _filter_schema(names: Sequence[str]) -> dict[str, Any]:
                 "minProperties": 1,
                 "maxProperties": 1,
                 "properties": {
-                    name: {"anyOf": [{"$ref": f"#/$defs/filter.{name}"}, {"type": "null"}]}
-                    for name in names
+                    name: {"anyOf": [{"$ref": f"#/$defs/filter.{name}"}, {"type": "null"}]} for name in names
                 },
             },
         ]

@@ -25,9 +25,7 @@ def fields_of(model: type[BaseModel]) -> dict[str, FieldInfo]:
 
 def models_of(annotation: Any) -> list[type[BaseModel]]:
     """Return the models that a value of ``annotation`` itself may be (not those inside it)."""
-    return [
-        a for a in _alternatives(annotation) if isinstance(a, type) and issubclass(a, BaseModel)
-    ]
+    return [a for a in _alternatives(annotation) if isinstance(a, type) and issubclass(a, BaseModel)]
 
 
 def models_at(model: type[BaseModel], path: Sequence[str | int]) -> list[type[BaseModel]]:

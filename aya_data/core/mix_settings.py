@@ -54,11 +54,10 @@ PositiveNumber = Annotated[Number, Field(gt=0, le=10**9)]
 class Budget(Settings):
     """How large the mixture is: either rows or tokens."""
 
-    rows: Count | None = Field(None, description="At most so many rows.", examples=[50000])
+    rows: Count | None = Field(default=None, description="At most so many rows.", examples=[50000])
     tokens: Count | None = Field(
-        None,
-        description="At most so many tokens; stops at the first row that does not fit. "
-        "Needs a tokenizer.",
+        default=None,
+        description="At most so many tokens; stops at the first row that does not fit. Needs a tokenizer.",
         examples=[20_000_000],
     )
 
@@ -97,16 +96,14 @@ Weight = Annotated[
 class SourceWeight(Settings):
     """The share of one source. A number alone, or ``rest``, is its weight."""
 
-    model_config = ConfigDict(
-        json_schema_extra=also({"type": "number", "exclusiveMinimum": 0}, {"const": "rest"})
-    )
+    model_config = ConfigDict(json_schema_extra=also({"type": "number", "exclusiveMinimum": 0}, {"const": "rest"}))
 
     weight: Weight = Field(
         description="Its share, relative to the other weights; 'rest' takes what they leave of 100.",
         examples=[15],
     )
     datasets: dict[str, PositiveNumber] = Field(
-        {},
+        default={},
         description="Shares of the datasets inside the source; those not named share by their size.",
         examples=[{"translated_dolly": 2, "templated_mintaka": 1}],
     )
@@ -128,7 +125,7 @@ class LanguageMix(Settings):
     """How a source's share is divided over its languages."""
 
     temperature: float | None = Field(
-        None,
+        default=None,
         gt=0,
         le=1000,
         description="A language of n rows gets a share of n to the power 1/temperature: 1 keeps "
@@ -136,7 +133,7 @@ class LanguageMix(Settings):
         examples=[2.0],
     )
     weights: dict[str, PositiveNumber] | None = Field(
-        None,
+        default=None,
         min_length=1,
         description="Relative shares by language or variety; languages not named get none.",
         examples=[{"tur": 2, "arb_Arab": 1}],
@@ -146,9 +143,7 @@ class LanguageMix(Settings):
     def _one(self) -> LanguageMix:
         if (self.temperature is None) == (self.weights is None):
             found = "none" if self.weights is None else "both"
-            raise wrong(
-                f"needs either temperature or weights, found {found}", "Write {temperature: 2.0}."
-            )
+            raise wrong(f"needs either temperature or weights, found {found}", "Write {temperature: 2.0}.")
         return self
 
 
@@ -160,9 +155,9 @@ class Bound(Settings):
         description="The columns whose values make a group.",
         examples=[["source", "language"]],
     )
-    rows: Count | None = Field(None, description="Rows in each group.", examples=[3000])
+    rows: Count | None = Field(default=None, description="Rows in each group.", examples=[3000])
     tokens: Count | None = Field(
-        None, description="Tokens in each group. Needs a tokenizer.", examples=[1_000_000]
+        default=None, description="Tokens in each group. Needs a tokenizer.", examples=[1_000_000]
     )
 
     @field_validator("per")
@@ -184,7 +179,7 @@ class Epochs(Settings):
     """How often one row may stand in the mixture."""
 
     max: Number = Field(
-        Decimal(1),
+        default=Decimal(1),
         ge=1,
         le=1000,
         validate_default=False,
@@ -192,7 +187,7 @@ class Epochs(Settings):
         examples=[2],
     )
     sources: dict[str, Annotated[Number, Field(ge=1, le=1000)]] = Field(
-        {}, description="The most epochs of the sources named.", examples=[{"aya": 4}]
+        default={}, description="The most epochs of the sources named.", examples=[{"aya": 4}]
     )
 
 
@@ -200,28 +195,26 @@ class MixSettings(Settings):
     """The mixture: which of the rows that passed the filters make the release."""
 
     budget: Budget | None = Field(
-        None, description="How large it is; without a budget, all that the weights allow."
+        default=None, description="How large it is; without a budget, all that the weights allow."
     )
     weights: dict[str, SourceWeight] | None = Field(
-        None,
+        default=None,
         min_length=1,
         description="The share of each training source; without weights each by its size.",
         examples=[{"aya": 10, "house": 15, "collection": "rest"}],
     )
-    languages: LanguageMix | None = Field(
-        None, description="How languages share; without it each by its size."
-    )
+    languages: LanguageMix | None = Field(default=None, description="How languages share; without it each by its size.")
     caps: tuple[Bound, ...] = Field(
-        (),
+        default=(),
         description="Upper limits, after the filters; what they free goes to the other groups.",
         examples=[[{"per": ["source", "dataset", "language"], "rows": 3000}]],
     )
     floors: tuple[Bound, ...] = Field(
-        (),
+        default=(),
         description="Lower limits: a group gets as much where it has as much.",
         examples=[[{"per": ["language"], "rows": 200}]],
     )
-    epochs: Epochs = Field(Epochs(), description="How often a row may be repeated.")
+    epochs: Epochs = Field(default=Epochs(), description="How often a row may be repeated.")
 
     @field_validator("weights")
     @classmethod
@@ -230,14 +223,11 @@ class MixSettings(Settings):
             return None
         rest = [name for name, weight in weights.items() if weight.weight is None]
         if len(rest) > 1:
-            raise wrong(
-                f"gives the rest to {' and to '.join(rest)}", "Give it to one; write numbers else."
-            )
+            raise wrong(f"gives the rest to {' and to '.join(rest)}", "Give it to one; write numbers else.")
         total = sum(w.weight for w in weights.values() if w.weight is not None)
         if rest and total >= 100:
             raise wrong(
-                f"adds up to {format(Decimal(total).normalize(), 'f')} and leaves nothing of 100 "
-                f"for {rest[0]!r}",
+                f"adds up to {format(Decimal(total).normalize(), 'f')} and leaves nothing of 100 for {rest[0]!r}",
                 "With 'rest', weights are percent: lower them, or replace 'rest' by a number.",
             )
         return weights
@@ -256,17 +246,17 @@ class ReleaseSettings(Settings):
     """What is written."""
 
     format: Literal["messages"] = Field(
-        "messages", description="The form of a row: a column 'messages' of role and content."
+        default="messages", description="The form of a row: a column 'messages' of role and content."
     )
     validation: float = Field(
-        0.0,
+        default=0.0,
         ge=0,
         le=0.5,
         description="The fraction of rows held out, cut so that no text leaks.",
         examples=[0.01],
     )
     shard_size: Size = Field(
-        256_000_000,
+        default=256_000_000,
         validate_default=False,
         description="About how large a Parquet shard gets.",
         examples=["256MB"],
@@ -286,5 +276,5 @@ class TokenizerSettings(Settings):
         examples=["CohereLabs/aya-expanse-8b"],
     )
     revision: str | None = Field(
-        None, min_length=1, description="The commit of a Hub repository; pinned in the lock."
+        default=None, min_length=1, description="The commit of a Hub repository; pinned in the lock."
     )

@@ -245,11 +245,7 @@ def _unit(kind: str) -> str:
 
 
 def _lower(sentence: str) -> str:
-    return (
-        sentence[:1].lower() + sentence[1:]
-        if sentence[1:2].islower() or sentence[1:2] == " "
-        else sentence
-    )
+    return sentence[:1].lower() + sentence[1:] if sentence[1:2].islower() or sentence[1:2] == " " else sentence
 
 
 def join(names: Sequence[str]) -> str:

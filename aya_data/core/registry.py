@@ -85,8 +85,7 @@ class Registry:
         # A plugin may fail in any way when imported; its error is the user's to see, on one line.
         except Exception as error:
             raise InputError(
-                f"the {kind} {name!r} of the package {packages[0]} cannot be loaded: "
-                f"{type(error).__name__}: {error}",
+                f"the {kind} {name!r} of the package {packages[0]} cannot be loaded: {type(error).__name__}: {error}",
                 "Update or reinstall that package.",
             ) from error
         return _checked(loaded, kind, name, packages[0])

@@ -7,7 +7,7 @@ schema for editors and the remedy in an error about a missing key.
     class FilesBuilder:
         class Settings(settings.Settings):
             path: str = Field(description="A file, or a pattern of files.")
-            against: tuple[BenchmarkName, ...] = Field((), description="…")
+            against: tuple[BenchmarkName, ...] = Field(default=(), description="…")
 """
 
 from __future__ import annotations
@@ -113,14 +113,10 @@ def describe(value: object) -> str:
 class Settings(BaseModel):
     """A frozen, strict mapping of a spec. Unknown keys, and text for a number, are errors."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, hide_input_in_errors=True
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, hide_input_in_errors=True)
 
     @classmethod
-    def __get_pydantic_core_schema__(
-        cls, source: type[BaseModel], handler: GetCoreSchemaHandler
-    ) -> CoreSchema:
+    def __get_pydantic_core_schema__(cls, source: type[BaseModel], handler: GetCoreSchemaHandler) -> CoreSchema:
         schema = handler(source)
         _loosen_containers(schema)
         return schema
@@ -322,12 +318,12 @@ class LanguageFrom(Settings):
 
     model_config = ConfigDict(json_schema_extra=also({"type": "string"}))
 
-    column: str | None = Field(None, min_length=1, description="The column with the label.")
+    column: str | None = Field(default=None, min_length=1, description="The column with the label.")
     constant: Annotated[str, AfterValidator(_language)] | None = Field(
-        None, description="One label for every row, such as tur_Latn."
+        default=None, description="One label for every row, such as tur_Latn."
     )
     path: PathPattern | None = Field(
-        None, description="A regular expression with one group, searched in the file's path."
+        default=None, description="A regular expression with one group, searched in the file's path."
     )
 
     @model_validator(mode="before")
@@ -348,14 +344,14 @@ class LicenseFrom(Settings):
     unknown value in it, and needs a reason.
     """
 
-    column: str | None = Field(None, min_length=1, description="The column with the licence.")
+    column: str | None = Field(default=None, min_length=1, description="The column with the licence.")
     path: PathPattern | None = Field(
-        None, description="A regular expression with one group, searched in the file's path."
+        default=None, description="A regular expression with one group, searched in the file's path."
     )
     assume: Annotated[str, AfterValidator(_license)] | None = Field(
-        None, description="The SPDX expression to assume where no column says it."
+        default=None, description="The SPDX expression to assume where no column says it."
     )
-    reason: str | None = Field(None, description="Why that may be assumed; goes to ATTRIBUTION.")
+    reason: str | None = Field(default=None, description="Why that may be assumed; goes to ATTRIBUTION.")
 
     @model_validator(mode="before")
     @classmethod
@@ -380,11 +376,11 @@ class LicenseFrom(Settings):
 class TermsFrom(Settings):
     """Which terms of use travel with the rows, beside their licence."""
 
-    column: str | None = Field(None, min_length=1, description="The column with the terms.")
+    column: str | None = Field(default=None, min_length=1, description="The column with the terms.")
     assume: tuple[Annotated[str, AfterValidator(_terms)], ...] | None = Field(
-        None, description="Names of terms of use that hold for every row."
+        default=None, description="Names of terms of use that hold for every row."
     )
-    reason: str | None = Field(None, description="Where it says so; goes to ATTRIBUTION.")
+    reason: str | None = Field(default=None, description="Where it says so; goes to ATTRIBUTION.")
 
     @model_validator(mode="after")
     def _check(self) -> TermsFrom:

@@ -16,9 +16,7 @@ __all__ = ["describe_syntax_error"]
 _QUOTING = "Put quotes around the value."
 
 
-def describe_syntax_error(
-    error: yaml.MarkedYAMLError, lines: Sequence[str]
-) -> tuple[int, int, str, str]:
+def describe_syntax_error(error: yaml.MarkedYAMLError, lines: Sequence[str]) -> tuple[int, int, str, str]:
     """Return (line, column, what is wrong, how to mend it); both places count from 1."""
     problem, context = error.problem or "", error.context or ""
     at = error.problem_mark or error.context_mark
@@ -53,8 +51,7 @@ def describe_syntax_error(
         found = _found(problem)
         where = f" in line {line}" if line != start_line and found != "the end of the file" else ""
         return there(
-            f"the {name} that opens here is not closed: expected ',' or '{bracket}', "
-            f"found {found}{where}",
+            f"the {name} that opens here is not closed: expected ',' or '{bracket}', found {found}{where}",
             f"Close it with '{bracket}', and separate its items with commas.",
         )
     above = lines[line - 2] if line > 1 else ""

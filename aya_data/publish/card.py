@@ -20,6 +20,7 @@ import yaml
 
 from aya_data.core import language as languages
 from aya_data.core import license as licenses
+from aya_data.core.errors import NotFound
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -134,7 +135,7 @@ def hub_languages(codes: Iterable[str]) -> list[str]:
 def _hub_language(code: str) -> str:
     try:
         known = languages.info(code)
-    except languages.NotFound:
+    except NotFound:
         return code
     if known.iso639_1:
         return known.iso639_1
@@ -291,7 +292,7 @@ def _funnel(manifest: Mapping[str, Any]) -> dict[str, Any]:
 def _stage_title(stage: str) -> str:
     """All sources share one column for reading, and all waves of a filter one for it."""
     kind, _, rest = stage.partition(":")
-    return kind if kind in ("read", "derive") else (rest or kind).partition("@")[0]
+    return "refused when read" if kind in ("read", "derive") else (rest or kind).partition("@")[0]
 
 
 def _rules(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -404,7 +405,7 @@ def _same(file: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 # Escaping ------------------------------------------------------------------------------------------
 
 _MARKUP = re.compile(r"([\\`*_{}\[\]<>()#+!|~&$@:-])")
-_HARMLESS = re.compile(r"(?<=\w)\\([-:_()])(?=\w)|\\([()])|\\([-:])(?=\s)")
+_HARMLESS = re.compile(r"(?<=\w)\\[-:_](?=\w)|(?<=\w)\\:(?=\s|$)|\\[()]")
 
 
 def _clean(value: object) -> str:
@@ -415,8 +416,8 @@ def _clean(value: object) -> str:
 
 def _text(value: object) -> str:
     """Escape ``value`` as Markdown text: no markup, no HTML, no link."""
-    escaped = _MARKUP.sub(r"\\\1", _clean(value)).replace("\\<", "&lt;").replace("\\&", "&amp;")
-    return re.sub(r"^(\d+)\.", r"\1\\.", _HARMLESS.sub(lambda m: m[0].replace("\\", ""), escaped))
+    escaped = _MARKUP.sub(r"\\\1", _clean(value)).replace("\\<", "&lt;").replace("\\>", "&gt;")
+    return re.sub(r"^(\d+)\.(?=\s|$)", r"\1\\.", _HARMLESS.sub(lambda m: m[0].replace("\\", ""), escaped))
 
 
 def _code(value: object) -> str:

@@ -43,14 +43,67 @@ SEPARATOR = "|||"
 MARK = "\0|||\0"
 
 TEXT_METHODS = frozenset(
-    "capitalize casefold count endswith find index isalnum isalpha isdigit islower isnumeric isspace "
-    "istitle isupper lower lstrip partition removeprefix removesuffix rfind rindex rpartition rsplit "
-    "rstrip split splitlines startswith strip swapcase title upper".split()
+    [
+        "capitalize",
+        "casefold",
+        "count",
+        "endswith",
+        "find",
+        "index",
+        "isalnum",
+        "isalpha",
+        "isdigit",
+        "islower",
+        "isnumeric",
+        "isspace",
+        "istitle",
+        "isupper",
+        "lower",
+        "lstrip",
+        "partition",
+        "removeprefix",
+        "removesuffix",
+        "rfind",
+        "rindex",
+        "rpartition",
+        "rsplit",
+        "rstrip",
+        "split",
+        "splitlines",
+        "startswith",
+        "strip",
+        "swapcase",
+        "title",
+        "upper",
+    ]
 )
-FILTERS = (
-    "abs capitalize count d default dictsort first float int items last length lower map max min "
-    "reject rejectattr select selectattr string title trim upper wordcount"
-).split()
+FILTERS = [
+    "abs",
+    "capitalize",
+    "count",
+    "d",
+    "default",
+    "dictsort",
+    "first",
+    "float",
+    "int",
+    "items",
+    "last",
+    "length",
+    "lower",
+    "map",
+    "max",
+    "min",
+    "reject",
+    "rejectattr",
+    "select",
+    "selectattr",
+    "string",
+    "title",
+    "trim",
+    "upper",
+    "wordcount",
+]
 FORBIDDEN: dict[type[nodes.Node], str] = {
     nodes.Macro: "macros", nodes.CallBlock: "call blocks", nodes.Import: "imports",
     nodes.FromImport: "imports", nodes.Include: "includes", nodes.Extends: "extends",
@@ -195,7 +248,9 @@ def _concatenate(context: Context, *values: Any) -> str:
 
 
 @pass_context
-def _join(context: Context, values: Iterable[Any], separator: str = "", attribute: Any = None) -> str:
+def _join(
+    context: Context, values: Iterable[Any], separator: str = "", attribute: Any = None
+) -> str:
     if attribute is not None:
         pick = filters.make_attrgetter(context.environment, attribute)
         values = (pick(value) for value in values)
@@ -323,11 +378,15 @@ class _Guard(NodeTransformer):
         if self._depth == NESTED:
             raise self._refuse(node, f"a loop inside {NESTED} others")
         steps = 1 + sum(1 for part in node.body for _ in part.find_all(nodes.Node))
-        characters = sum(len(d.data) for part in node.body for d in part.find_all(nodes.TemplateData))
+        characters = sum(
+            len(d.data) for part in node.body for d in part.find_all(nodes.TemplateData)
+        )
         self._depth += 1
         node = super().generic_visit(node)  # type: ignore[assignment]
         self._depth -= 1
-        node.iter = _call("aya_iterate", node, node.iter, nodes.Const(steps), nodes.Const(characters))
+        node.iter = _call(
+            "aya_iterate", node, node.iter, nodes.Const(steps), nodes.Const(characters)
+        )
         return node
 
     def visit_Concat(self, node: nodes.Concat) -> nodes.Node:
@@ -395,7 +454,9 @@ class Template:
             ) from None  # fmt: skip
         except (RecursionError, MemoryError, UnicodeError, SyntaxError, OverflowError) as error:
             raise InputError(
-                f"the template cannot be compiled: {type(error).__name__}", "Make it simpler.", where
+                f"the template cannot be compiled: {type(error).__name__}",
+                "Make it simpler.",
+                where,
             ) from None
         self.source = source
         self.variables = frozenset(variables) - frozenset(environment.globals)
