@@ -9,9 +9,7 @@ __all__ = ["BUILDERS"]
 
 BUILDERS: dict[str, str] = {
     "aya_collection": "aya_data.builders.aya_collection:AyaCollectionBuilder",
-    "aya_collection_language_split": (
-        "aya_data.builders.aya_collection:AyaCollectionLanguageSplitBuilder"
-    ),
+    "aya_collection_language_split": ("aya_data.builders.aya_collection:AyaCollectionLanguageSplitBuilder"),
     "aya_dataset": "aya_data.builders.aya_dataset:AyaDatasetBuilder",
     "aya_evaluation_suite": ("aya_data.builders.aya_evaluation_suite:AyaEvaluationSuiteBuilder"),
     "dolly": "aya_data.builders.dolly:DollyBuilder",

@@ -108,9 +108,7 @@ def turns_of(value: Any) -> list[tuple[str, Any]]:
 
 def alternating(value: Any) -> list[tuple[str, Any]]:
     """Return the turns of a list of texts, the user's first."""
-    return [
-        ("assistant" if n % 2 else "user", text_of(text)) for n, text in enumerate(listed(value))
-    ]
+    return [("assistant" if n % 2 else "user", text_of(text)) for n, text in enumerate(listed(value))]
 
 
 def pairs(value: Any) -> list[tuple[str, Any]]:

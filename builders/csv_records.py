@@ -78,6 +78,7 @@ class _Pending:
 
 
 def read_csv(location: str, delimiter: str) -> Iterator[tuple[Record | Broken, int]]:
+    """Yield the records of a CSV or TSV file, each with its size in bytes."""
     lines = Lines(location)
     stream = iter(lines)
     try:

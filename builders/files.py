@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import os
 import posixpath
 from collections.abc import Iterator
@@ -53,17 +52,13 @@ class FilesSettings(MappingSettings):
         "the spec's folder; URLs that fsspec reads are allowed.",
         examples=["data/*.jsonl.zst"],
     )
-    format: Format | None = Field(
-        None, description="The format of all files, where their names do not tell it."
-    )
+    format: Format | None = Field(None, description="The format of all files, where their names do not tell it.")
 
     @field_validator("path", mode="before")
     @classmethod
     def _one_or_more(cls, value: Any) -> Any:
         value = [value] if isinstance(value, str) else value
-        if isinstance(value, list | tuple) and not (
-            value and all(isinstance(v, str) and v for v in value)
-        ):
+        if isinstance(value, list | tuple) and not (value and all(isinstance(v, str) and v for v in value)):
             raise wrong("must name at least one file", "Write, say, data/*.jsonl.")
         return value
 
@@ -147,43 +142,34 @@ class FilesBuilder(Builder):
 
     def _root(self, locations: list[str]) -> str:
         """Return what all names leave out: the base folder, or the files' own common folder."""
-        base = os.path.join(os.path.abspath(self.environment.base), "")
+        base = str(self.environment.base.absolute()).rstrip("/") + "/"
         if all(location.startswith(base) for location in locations):
             return base
-        folders = [location.rpartition("/")[0] for location in locations]
-        shared = os.path.commonprefix([folder + "/" for folder in folders])
-        return shared[: shared.rfind("/") + 1]
+        shared = [location.split("/")[:-1] for location in locations]
+        depth = next((at for at, parts in enumerate(zip(*shared)) if len(set(parts)) > 1), min(map(len, shared)))
+        return "/".join([*shared[0][:depth], ""])
 
     def _format(self, location: str) -> Format:
         format = self.settings.format or format_of(location)
         if format is None:
             raise InputError(
                 f"the format of {location} cannot be told from its name",
-                f"Add 'format: …' to the source {self.source!r}: "
-                f"{', '.join(sorted(set(EXTENSIONS.values())))}.",
+                f"Add 'format: …' to the source {self.source!r}: {', '.join(sorted(set(EXTENSIONS.values())))}.",
             )
         return format
 
     def _local_files(self, pattern: str) -> dict[str, tuple[int, str | None]]:
-        full = os.path.join(os.path.abspath(self.environment.base), pattern.removeprefix("file://"))
-        full = os.path.normpath(full)
-        matches = (
-            [full]
-            if os.path.lexists(full) or not MAGIC & set(full)
-            else glob.glob(full, recursive=True)
-        )
-        if matches == [full] and os.path.isdir(full):
+        full = Path(os.path.normpath(self.environment.base.absolute() / pattern.removeprefix("file://")))
+        if full.is_dir():
             raise InputError(
                 f"{pattern!r} of the source {self.source!r} is a folder",
                 f"Name the files in it: {posixpath.join(pattern, '*.parquet')}, for example.",
             )
-        files = {
-            match: (os.path.getsize(match), None) for match in matches if os.path.isfile(match)
-        }
+        # A name may hold a bracket; what exists under the very name is meant.
+        matches = [full] if full.exists() or not MAGIC & set(str(full)) else _matches(full)
+        files = {str(match): (match.stat().st_size, None) for match in matches if match.is_file()}
         if not files:
-            raise InputError(
-                f"no file matches {pattern!r}, the path of the source {self.source!r}", _near(full)
-            )
+            raise InputError(f"no file matches {pattern!r}, the path of the source {self.source!r}", _near(full))
         return dict(files)
 
     def _check_columns(self, files: list[_File]) -> None:
@@ -220,11 +206,7 @@ def _remote_files(pattern: str) -> dict[str, tuple[int, str | None]]:
         raise MissingExtra("fsspec", "remote", f"reading {pattern}") from error
     try:
         system, path = fsspec.url_to_fs(pattern)
-        matches = (
-            system.glob(path)
-            if MAGIC & set(path.split("?")[0]) and "http" not in system.protocol
-            else [path]
-        )
+        matches = system.glob(path) if MAGIC & set(path.split("?")[0]) and "http" not in system.protocol else [path]
         found: dict[str, tuple[int, str | None]] = {}
         for match in matches:
             about = system.info(match)
@@ -236,22 +218,28 @@ def _remote_files(pattern: str) -> dict[str, tuple[int, str | None]]:
     except FileNotFoundError:
         found = {}
     except (OSError, ValueError, ImportError) as error:
-        raise InputError(
-            f"cannot read {pattern}: {error}", "Check the URL, and your access to it."
-        ) from error
+        raise InputError(f"cannot read {pattern}: {error}", "Check the URL, and your access to it.") from error
     if not found:
         raise InputError(f"no file matches {pattern!r}", "Check the URL.")
     return found
 
 
-def _near(path: str) -> str:
+def _near(path: Path) -> str:
     """Suggest what may have been meant: the nearest name in the deepest folder that exists."""
-    folder, name = os.path.split(path)
-    while folder != os.path.dirname(folder) and not os.path.isdir(folder):
-        folder, name = os.path.split(folder)
-    entries = (
-        sorted(entry.name for entry in Path(folder).iterdir())[:2000]
-        if os.path.isdir(folder)
-        else []
-    )
+    folder, name = path.parent, path.name
+    while folder != folder.parent and not folder.is_dir():
+        folder, name = folder.parent, folder.name
+    entries = sorted(entry.name for entry in folder.iterdir())[:2000] if folder.is_dir() else []
     return did_you_mean(name, entries) or f"The folder {folder} is empty."
+
+
+def _matches(pattern: Path) -> list[Path]:
+    """Return what a pattern matches; ``**`` is any depth, and hidden files must be named."""
+    fixed = next(at for at, part in enumerate(pattern.parts) if MAGIC & set(part))
+    root, rest = Path(*pattern.parts[:fixed]), pattern.parts[fixed:]
+    hidden = any(part.startswith(".") for part in rest)
+    return [
+        match
+        for match in root.glob("/".join(rest))
+        if hidden or not any(part.startswith(".") for part in match.relative_to(root).parts)
+    ]

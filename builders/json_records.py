@@ -88,6 +88,10 @@ def _json_object(text: str) -> dict[str, Any]:
 def read_jsonl(
     location: str, slice: tuple[int, int] | None, first: int | None
 ) -> Iterator[tuple[Record | Broken, int]]:
+    """Yield the records of a JSON Lines file or of a slice of it, each with its size in bytes.
+
+    ``first`` is the number of the slice's first line; without it the lines before are counted.
+    """
     if slice is not None and slice[0] and first is None:
         first = sum(block.count(b"\n") for block in blocks(location, (0, slice[0])))
     index = (first or 0) - 1
@@ -111,6 +115,7 @@ def read_jsonl(
 
 
 def read_json(location: str) -> Iterator[tuple[Record | Broken, int]]:
+    """Yield the records of a JSON file, each with its size in bytes or characters."""
     reader = _JsonReader(location)
     if reader.peek() == "{":
         line = next(iter(Lines(location)), b"")

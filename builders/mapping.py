@@ -215,7 +215,7 @@ class Mapper:
     def _key(self, fields: dict[str, Any], dataset: str) -> str:
         name = _text(self._find("id", fields))
         # The empty id identifies nothing: 1,000 rows that have it are 1,000 records.
-        return row_key(dataset, record_digest(fields) if not name else name)
+        return row_key(dataset, name if name else record_digest(fields))
 
     def _draft(
         self,

@@ -24,14 +24,12 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from aya_data.builders.records import Broken, Record, read_records
+from aya_data.builders.records import Broken, Record
 from aya_data.builders.upstream import (
     Choice,
     UpstreamBuilder,
     UpstreamSettings,
-    format_of,
     label,
-    localize,
     part_facts,
     shard_split,
 )
@@ -151,12 +149,9 @@ class OasstBuilder(UpstreamBuilder):
     def read(self, unit: Unit) -> Iterator[Batch]:
         """Read one file whole and yield its trees, in the order of their keys."""
         dataset = self.dataset(unit)
-        path = localize(unit, self.environment.cache)
-        format_ = format_of(unit.name)
-        assert format_ is not None, unit.name
         broken: list[Rejection] = []
         messages: list[Message] = []
-        for records in read_records(str(path), format_, unit.slice, columns=COLUMNS):
+        for records in self.records(unit, COLUMNS):
             for record in records:
                 if isinstance(record, Broken):
                     broken.append(self.broken(record, unit))

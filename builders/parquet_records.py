@@ -46,6 +46,7 @@ def parquet_columns(location: str) -> list[str] | None:
 
 
 def parquet_cuts(location: str, target: int) -> list[tuple[tuple[int, int] | None, int]]:
+    """Return ranges of row groups of about ``target`` bytes, each with its first row's number."""
     try:
         with open_location(location) as file:
             metadata = _parquet(file).metadata
@@ -68,9 +69,7 @@ def parquet_cuts(location: str, target: int) -> list[tuple[tuple[int, int] | Non
     return [*found, ((start, len(sizes)), first)]
 
 
-def read_parquet(
-    location: str, slice: tuple[int, int] | None, columns: Sequence[str] | None
-) -> Iterator[Chunk]:
+def read_parquet(location: str, slice: tuple[int, int] | None, columns: Sequence[str] | None) -> Iterator[Chunk]:
 
     with open_location(location) as file:
         try:
@@ -90,11 +89,7 @@ def read_parquet(
                 done = index
                 try:
                     for batch in source.iter_batches(size, row_groups=[group], columns=leaves):
-                        shown = (
-                            names
-                            if leaves is None
-                            else [n for n in names if n in set(columns or ())]
-                        )
+                        shown = names if leaves is None else [n for n in names if n in set(columns or ())]
                         for piece in _pieces(batch):
                             yield _rows(piece, shown, done)
                             done += piece.num_rows
@@ -112,16 +107,10 @@ def read_parquet(
             index += rows
 
 
-def _leaves(
-    source: pq.ParquetFile, names: list[str], columns: Sequence[str] | None
-) -> list[str] | None:
+def _leaves(source: pq.ParquetFile, names: list[str], columns: Sequence[str] | None) -> list[str] | None:
     """Return what to ask pyarrow for; names that it would misread as nested paths read everything."""
     plain = source.schema_arrow.names
-    if (
-        columns is None
-        or len(set(plain)) != len(plain)
-        or any("." in name or not name for name in plain)
-    ):
+    if columns is None or len(set(plain)) != len(plain) or any("." in name or not name for name in plain):
         return None
     return [name for name in names if name in set(columns)]
 
@@ -148,10 +137,7 @@ def _rows(batch: pa.RecordBatch, names: list[str], first: int) -> Chunk:
         return [Broken(first, digest(rule, _raw(batch)), rule, str(error).splitlines()[0][:200])]
     if not names:
         return [Record(first + i, {}) for i in range(batch.num_rows)]
-    return [
-        Record(first + i, dict(zip(names, row, strict=True)))
-        for i, row in enumerate(zip(*values, strict=True))
-    ]
+    return [Record(first + i, dict(zip(names, row, strict=True))) for i, row in enumerate(zip(*values, strict=True))]
 
 
 def _raw(batch: pa.RecordBatch) -> bytes:
@@ -206,34 +192,21 @@ def _plain_type(kind: pa.DataType) -> pa.DataType:
 def _converter(kind: pa.DataType) -> Callable[[Any], Any] | None:
     """Return what makes a nested or binary value plain; ``None`` where it already is."""
 
-    if (
-        pt.is_binary(kind)
-        or pt.is_large_binary(kind)
-        or pt.is_fixed_size_binary(kind)
-        or pt.is_binary_view(kind)
-    ):
+    if pt.is_binary(kind) or pt.is_large_binary(kind) or pt.is_fixed_size_binary(kind) or pt.is_binary_view(kind):
         return _bytes_value
     if pt.is_floating(kind):
         return lambda number: number if math.isfinite(number) else None
     if pt.is_map(kind):
         key, item = _converter(kind.key_type) or str, _converter(kind.item_type)
-        return lambda pairs: {
-            str(key(k)): v if v is None or item is None else item(v) for k, v in pairs
-        }
+        return lambda pairs: {str(key(k)): v if v is None or item is None else item(v) for k, v in pairs}
     if pt.is_struct(kind):
-        fields = {
-            field.name: found for field in kind if (found := _converter(field.type)) is not None
-        }
+        fields = {field.name: found for field in kind if (found := _converter(field.type)) is not None}
         return None if not fields else lambda value: {
             name: fields[name](v) if name in fields and v is not None else v for name, v in value.items()
         }  # fmt: skip
     if pt.is_list(kind) or pt.is_large_list(kind) or pt.is_fixed_size_list(kind):
         each = _converter(kind.value_type)
-        return (
-            None
-            if each is None
-            else lambda values: [None if v is None else each(v) for v in values]
-        )
+        return None if each is None else lambda values: [None if v is None else each(v) for v in values]
     return None
 
 

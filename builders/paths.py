@@ -39,8 +39,7 @@ class Path:
             if "".join(step[0] for step in steps) == text[start.end() :]:
                 self.root = start[0]
                 self._steps = [
-                    step[1] if step[1] is not None else "[*]" if step[2] == "*" else int(step[2])
-                    for step in steps
+                    step[1] if step[1] is not None else "[*]" if step[2] == "*" else int(step[2]) for step in steps
                 ]
 
     def read(self, fields: dict[str, Any]) -> Any:

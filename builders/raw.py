@@ -58,6 +58,8 @@ class Damaged(Exception):
 
 
 class Malformed(ValueError):
+    """A record that cannot be parsed: the ``rule`` it breaks, and the ``evidence``."""
+
     def __init__(self, rule: str, evidence: str = "") -> None:
         self.rule, self.evidence = rule, evidence
         super().__init__(rule)
@@ -74,7 +76,7 @@ def open_location(location: str) -> Iterator[IO[bytes]]:
                 raise MissingExtra("fsspec", "remote", f"reading {location}") from error
             file = cast("IO[bytes]", fsspec.open(location, "rb").open())
         else:
-            file = open(location.removeprefix("file://"), "rb")
+            file = open(location.removeprefix("file://"), "rb")  # noqa: SIM115
     except (OSError, ImportError, ValueError) as error:
         raise InputError(f"cannot read {location}: {error}", "Check the path.") from error
     with file:
@@ -82,6 +84,7 @@ def open_location(location: str) -> Iterator[IO[bytes]]:
 
 
 def compression_of(location: str) -> str | None:
+    """Return what a file is compressed with by its first bytes: gzip, zstd, bz2 or nothing."""
     with open_location(location) as file:
         head = file.read(10)
     return next((name for name, magic in MAGIC.items() if magic.match(head)), None)
@@ -194,27 +197,21 @@ class Oversized:
         return self._state.hexdigest()
 
     def broken(self, index: int) -> Broken:
-        return Broken(
-            index, self.digest(), "oversized_record", f"{self.size} bytes, at most {LARGEST}"
-        )
+        return Broken(index, self.digest(), "oversized_record", f"{self.size} bytes, at most {LARGEST}")
 
 
 def damage_record(index: int, damage: str, tail: bytes) -> Broken:
-    evidence = (
-        f"the file breaks off after record {index - 1}: {damage}"
-        if index
-        else f"unreadable: {damage}"
-    )
+    """Return what stands for the lost rest of a file; ``tail`` is its last, unfinished record."""
+    evidence = f"the file breaks off after record {index - 1}: {damage}" if index else f"unreadable: {damage}"
     return Broken(index, digest("truncated", tail), "truncated_file", evidence)
 
 
 def text_of(line: bytes) -> str:
+    """Decode UTF-8. Raises :class:`Malformed`."""
     try:
         return line.decode()
     except UnicodeDecodeError as error:
-        raise Malformed(
-            "invalid_utf8", f"byte 0x{line[error.start]:02x} at {error.start}"
-        ) from error
+        raise Malformed("invalid_utf8", f"byte 0x{line[error.start]:02x} at {error.start}") from error
 
 
 def unique_names(names: Sequence[str]) -> list[str]:

@@ -100,9 +100,7 @@ def read_records(
     return chunks if columns is None else _narrow(chunks, columns)
 
 
-def slices(
-    location: str, format: Format, size: int, target: int = 32 << 20
-) -> list[tuple[int, int] | None]:
+def slices(location: str, format: Format, size: int, target: int = 32 << 20) -> list[tuple[int, int] | None]:
     """Cut a file of ``size`` bytes into pieces of about ``target`` bytes that can be read apart.
 
     Ranges of row groups for Parquet, of bytes for plain JSON Lines, ``[None]`` for all else.
@@ -110,9 +108,7 @@ def slices(
     return [slice for slice, _ in cuts(location, format, size, target)]
 
 
-def cuts(
-    location: str, format: Format, size: int, target: int = 32 << 20
-) -> list[tuple[tuple[int, int] | None, int]]:
+def cuts(location: str, format: Format, size: int, target: int = 32 << 20) -> list[tuple[tuple[int, int] | None, int]]:
     """Return :func:`slices` with the number of the first record of each; reads JSON Lines once through."""
     if size <= target:
         return [(None, 0)]

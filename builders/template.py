@@ -29,9 +29,7 @@ BATCH = 1024
 class OneTemplate(Settings):
     """A template: prompt and answer, or both in one text, separated by ``|||``."""
 
-    name: str = Field(
-        min_length=1, max_length=200, description="The template's name; part of a row's identity."
-    )
+    name: str = Field(min_length=1, max_length=200, description="The template's name; part of a row's identity.")
     prompt: str | None = Field(None, description="The user's turn, in Jinja.")
     answer: str | None = Field(None, description="The assistant's turn, in Jinja.")
     jinja: str | None = Field(
@@ -41,9 +39,7 @@ class OneTemplate(Settings):
     answer_choices: str | None = Field(
         None, description="With jinja: possible answers with ||| between them, as answer_choices."
     )
-    language: str | None = Field(
-        None, description="The language of the made text, where it is not the parent's."
-    )
+    language: str | None = Field(None, description="The language of the made text, where it is not the parent's.")
     task: str | None = Field(None, description="The task type of the made rows.")
 
     @model_validator(mode="after")
@@ -75,15 +71,11 @@ class OneTemplate(Settings):
 class TemplateSettings(Settings):
     """Settings of the source ``template``."""
 
-    parent: SourceName = Field(
-        alias="from", description="The source whose rows the templates are applied to."
-    )
+    parent: SourceName = Field(alias="from", description="The source whose rows the templates are applied to.")
     templates: tuple[OneTemplate, ...] = Field(
         min_length=1, description="The templates; each makes one row of every parent."
     )
-    rows: int | None = Field(
-        None, ge=1, description="How many of the parent source's rows to draw. Default: all."
-    )
+    rows: int | None = Field(None, ge=1, description="How many of the parent source's rows to draw. Default: all.")
     origin: Literal["human", "human_edited", "templated", "translated", "generated"] = Field(
         "templated", description="How the made texts came to be."
     )
@@ -95,9 +87,7 @@ class TemplateSettings(Settings):
         names = [one.name for one in value]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
-            raise wrong(
-                f"has two templates named {twice!r}", "Rename one: rows are told apart by it."
-            )
+            raise wrong(f"has two templates named {twice!r}", "Rename one: rows are told apart by it.")
         return value
 
 
@@ -153,9 +143,7 @@ class TemplateBuilder(Builder):
             made += 1
         evidence = "; ".join(failures)[:500]
         batch.rejections.append(
-            Rejection(
-                row["row_key"], place, "template", str(made), evidence=evidence, outcome="consumed"
-            )
+            Rejection(row["row_key"], place, "template", str(made), evidence=evidence, outcome="consumed")
             if made
             else Rejection(row["row_key"], place, rule, evidence=evidence)
         )
@@ -170,20 +158,15 @@ class TemplateBuilder(Builder):
             choices = template(one.answer_choices).parts(variables, own, seed, limit)
             variables = {**variables, "answer_choices": [choice.strip() for choice in choices]}
         if one.jinja is not None:
-            parts = [
-                part.strip() for part in template(one.jinja).parts(variables, own, seed, limit)
-            ]
+            parts = [part.strip() for part in template(one.jinja).parts(variables, own, seed, limit)]
             if len(parts) < 2:
                 raise TemplateFailure("template_empty", "no prompt and answer for this row")
             if len(parts) > 2:
-                raise TemplateFailure(
-                    "template_error", f"{len(parts)} parts, a prompt and an answer wanted"
-                )
+                raise TemplateFailure("template_error", f"{len(parts)} parts, a prompt and an answer wanted")
             return parts[0], parts[1]
-        assert one.prompt is not None and one.answer is not None
         return (
-            template(one.prompt).render(variables, own, seed, limit),
-            template(one.answer).render(variables, own, seed, limit),
+            template(one.prompt or "").render(variables, own, seed, limit),
+            template(one.answer or "").render(variables, own, seed, limit),
         )
 
     def _draft(
@@ -242,9 +225,7 @@ def _variables(row: dict[str, Any]) -> dict[str, Any]:
         "task": row["task"],
         "dataset": row["dataset"],
         "extra": extra,
-        "row": {
-            n: row[n] for n in ("id", "row_key", "language", "script", "source", "dataset", "task")
-        },
+        "row": {n: row[n] for n in ("id", "row_key", "language", "script", "source", "dataset", "task")},
     }
 
 

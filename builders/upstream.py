@@ -26,7 +26,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import BaseModel, Field
 
 from aya_data.builders import records as readers
-from aya_data.builders.records import Broken, Format, Record, read_records, slices
+from aya_data.builders.records import Broken, Format, Record, cuts, read_records
 from aya_data.builders.repository import RemoteFile, Repository, fetch, open_repository
 from aya_data.core.errors import HubUnreachable, InputError, NotFound
 from aya_data.core.identity import row_key
@@ -44,7 +44,6 @@ __all__ = [
     "content_digest",
     "format_of",
     "label",
-    "localize",
     "localize_file",
     "number_text",
     "part_facts",
@@ -131,6 +130,8 @@ class UpstreamBuilder(Builder):
     """Whether the other splits are left out of a part that has a training split."""
     sliced: ClassVar[bool] = True
     """Whether a large local file may be read in pieces."""
+    sampled: ClassVar[bool] = True
+    """Whether a sample of it ships with this package."""
 
     _origins: dict[str, Origin] | None = None
 
@@ -149,6 +150,10 @@ class UpstreamBuilder(Builder):
     def repositories(self) -> Mapping[str, str]:
         """Name the repositories to read, by the subfolder that holds each in a bundled sample."""
         return {"": self.repository}
+
+    def revision(self) -> str:
+        """Return the branch, tag or commit to pin."""
+        return str(self.settings.revision)
 
     def parts(self) -> Sequence[tuple[str, str]]:
         """Name the (collection, part) pairs whose licences the chosen rows have, as far as known."""
@@ -229,10 +234,7 @@ class UpstreamBuilder(Builder):
 
     def read(self, unit: Unit) -> Iterator[Batch]:
         """Read one file, or a slice of it, in the batches that the file format gives."""
-        path = localize(unit, self.environment.cache)
-        format_ = format_of(unit.name)
-        assert format_ is not None, unit.name
-        for records in read_records(str(path), format_, unit.slice):
+        for records in self.records(unit):
             drafts: list[Draft] = []
             rejections: list[Rejection] = []
             for record in records:
@@ -246,6 +248,16 @@ class UpstreamBuilder(Builder):
                     rejections.append(result)
             yield Batch(len(records), drafts, rejections)
 
+    def records(
+        self, unit: Unit, columns: Sequence[str] | None = None
+    ) -> Iterator[list[Record | Broken]]:
+        """Read the records of a unit, fetching its file from the Hub when it is not here yet."""
+        path = localize_file(unit.location, self.environment.cache)
+        format_ = format_of(unit.name)
+        assert format_ is not None, unit.name
+        first = int(unit.labels.get("first", "0"))
+        yield from read_records(str(path), format_, unit.slice, columns=columns, first=first)
+
     def broken(self, record: Broken, unit: Unit) -> Rejection:
         """Reject what could not be parsed, under a key made from its bytes."""
         key = row_key(self.dataset(unit), f"broken:{record.digest}")
@@ -255,17 +267,18 @@ class UpstreamBuilder(Builder):
         return ", ".join(f"{o.id} ({o.kind}, {o.revision})" for o in self.origins().values())
 
     def _open(self, folder: str, name: str) -> Origin:
-        place, revision = self.settings.location, self.settings.revision
+        place, revision = self.settings.location, self.revision()
+        bundled = self.environment.bundled and self.sampled
         if place is not None:
             path = self.environment.base / Path(place).expanduser()
             if path.is_dir():
                 root = path / folder if folder and (path / folder).is_dir() else path
                 return Origin("folder", name, "local", _walk(root))
-            if self.environment.bundled is False and REPOSITORY.fullmatch(place):
+            if not bundled and REPOSITORY.fullmatch(place):
                 name = place
             elif not REPOSITORY.fullmatch(place) or place.startswith("."):
                 raise NotFound("folder", place, remedy=f"It is the location of {self.source!r}.")
-        if self.environment.bundled:
+        if bundled:
             return Origin("bundled", name, "bundled", _walk(_sample(self.name, folder)))
         if self.environment.offline and not COMMIT.fullmatch(revision):
             raise HubUnreachable(name, "the build is offline")
@@ -275,11 +288,12 @@ class UpstreamBuilder(Builder):
         return Origin("hub", opened.id, opened.commit, files)
 
     def _pieces(self, origin: Origin, folder: str, file: File, choice: Choice) -> list[Unit]:
-        ranges: Sequence[tuple[int, int] | None] = [None]
+        pieces: list[tuple[tuple[int, int] | None, int]] = [(None, 0)]
         format_ = format_of(file.path)
+        # What is on the Hub is fetched whole by the worker that reads it.
         local = origin.kind != "hub"
         if local and self.sliced and format_ is not None and file.size > LARGE:
-            ranges = slices(file.location, format_, file.size, PIECE)
+            pieces = cuts(file.location, format_, file.size, PIECE)
         digest = content_digest(file)
         labels = {**choice.labels, "repository": folder} if folder else dict(choice.labels)
         return [
@@ -287,25 +301,20 @@ class UpstreamBuilder(Builder):
                 name=f"{folder}/{file.path}" if folder else file.path,
                 digest=digest,
                 location=file.location,
-                size=file.size // len(ranges),
+                size=file.size // len(pieces),
                 slice=piece,
                 config=choice.config,
                 split=choice.split,
                 revision=origin.revision,
-                labels=labels,
+                labels={**labels, "first": str(first)} if first else labels,
             )
-            for piece in ranges
+            for piece, first in pieces
         ]
 
 
 def format_of(path: str) -> Format | None:
     """Return the format that a path tells; ``?`` and ``#`` are letters in it, not parts of a URL."""
     return readers.format_of(path.replace("?", "_").replace("#", "_"))
-
-
-def localize(unit: Unit, cache: Path) -> Path:
-    """Return a local path of ``unit``'s file, fetching it from the Hub when it is not here yet."""
-    return localize_file(unit.location, cache)
 
 
 def localize_file(location: str, cache: Path) -> Path:

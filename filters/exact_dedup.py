@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import pyarrow as pa
 from pydantic import Field
@@ -163,25 +163,26 @@ class ExactDedup(ExchangeFilter):
 
 
 def _license_ranks(connection: duckdb.DuckDBPyConnection, prefer: str) -> pa.Table:
-    """Return ``license, terms, rank`` of the distinct licences of the candidates, best to keep first.
+    """Return ``license, terms, rank`` of the distinct licences of the candidates; the lowest rank is kept.
 
-    By what the licence allows, then by how many terms of use there are; equals have one rank.
+    By what the licence allows and asks, then by how many terms of use there are; equals have one rank.
     """
     pairs = connection.execute("SELECT DISTINCT license, list_sort(coalesce(terms, [])) FROM candidates").fetchall()
-
-    def strictness(pair: tuple[str, list[str]]) -> tuple[Any, ...]:
-        license = licenses.from_expression(pair[0])
-        terms = {*pair[1], *licenses.terms_of(license)}
-        return (*licenses.strictness(license)[:-1], len(terms), sorted(terms), license.expression)
-
-    ordered = sorted(pairs, key=strictness, reverse=prefer == "stricter")
+    strict = [_strictness(license, terms) for license, terms in pairs]
+    order = sorted(set(strict), reverse=prefer == "stricter")
     return pa.table(
         {
-            "license": pa.array([license for license, _ in ordered], pa.string()),
-            "terms": pa.array([terms for _, terms in ordered], pa.list_(pa.string())),
-            "rank": pa.array(range(len(ordered)), pa.int64()),
+            "license": pa.array([license for license, _ in pairs], pa.string()),
+            "terms": pa.array([terms for _, terms in pairs], pa.list_(pa.string())),
+            "rank": pa.array([order.index(place) for place in strict], pa.int64()),
         }
     )
+
+
+def _strictness(expression: str, terms: list[str]) -> tuple[int, ...]:
+    license = licenses.from_expression(expression)
+    use, derivatives, share_alike, attribution, *_ = licenses.strictness(license)
+    return use, derivatives, share_alike, attribution, len({*terms, *licenses.terms_of(license)})
 
 
 Turns = list[dict[str, str]] | None

@@ -150,12 +150,12 @@ class LanguageId(RowFilter):
         unknown = np.array([language == languages.UND.language for language, _ in declared], np.bool_)[of_row]
         supported = np.array([_known(language, known_languages) for language, _ in declared], np.bool_)
         letters = measures["letters"].to_numpy()
-        determined = (letters >= max(1, self.settings.min_letters)) & (labels[:, 0] >= 0)
+        measured, written = _scripts(measures)
+        determined = (letters >= self.settings.min_letters) & (written >= 0) & (labels[:, 0] >= 0)
         judged = determined & ~unknown & supported[of_row]
 
         drop = judged & (confidence < threshold)
         other = np.where(counts_as_declared | (labels < 0), 0.0, confidences).max(axis=1, initial=0.0)
-        measured, written = _scripts(measures)
         foreign = _foreign(declared, of_row, measured, written)
         foreign &= (measures["script_share"].to_numpy() >= 0.5) & determined & ~unknown
         rules = np.select(

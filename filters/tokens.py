@@ -48,13 +48,11 @@ class Tokens(RowFilter):
         """Return ``n_tokens`` (int32) of each row."""
         tokenizer = Tokenizer.load(self.files)
         shared, chosen, rejected = (rows[name].to_pylist() for name in self.measure_columns)
-        counts = np.array(
-            tokenizer.count_conversations(
-                [messages if best is None else best for messages, best in zip(shared, chosen, strict=True)]
-            ),
-            np.int64,
+        firsts = tokenizer.count_conversations(
+            [messages if best is None else best for messages, best in zip(shared, chosen, strict=True)]
         )
-        counts += tokenizer.count_conversations([turns or [] for turns in rejected])
+        seconds = tokenizer.count_conversations([turns or [] for turns in rejected])
+        counts = np.array(firsts, np.int64) + np.array(seconds, np.int64)
         return pa.table({"n_tokens": pa.array(np.minimum(counts, 2**31 - 1).astype(np.int32))})
 
     def judge(self, rows: pa.Table, measures: pa.Table | None) -> Verdicts:

@@ -77,7 +77,9 @@ def test_equal_to_the_raw_binding(model: LanguageModel) -> None:
     found = model.predict(texts)
     for row, text in enumerate(texts):
         raw = binding.predict(text.replace("\n", " ") + "\n", 3, 0.0, "strict")
-        assert [model.file.labels[n] for n in found.labels[row]] == [label.removeprefix("__label__") for _, label in raw]
+        assert [model.file.labels[n] for n in found.labels[row]] == [
+            label.removeprefix("__label__") for _, label in raw
+        ]
         assert found.confidences[row].tolist() == [round(min(1.0, p), 4) for p, _ in raw]
 
 
@@ -154,7 +156,10 @@ def header(magic: int = 793712314, version: int = 12, labels: int = 2) -> bytes:
         (b"not a model" * 20, "it does not start as one"),
         (header(version=99), "it has format 99, readable are 11 and 12"),
         (header(labels=0), "it has no labels"),
-        (header() + b"word\0" + b"\0" * 9 + b"__label__en\0" + b"\0" * 8 + b"\1", "1 of its 2 labels start with __label__"),
+        (
+            header() + b"word\0" + b"\0" * 9 + b"__label__en\0" + b"\0" * 8 + b"\1",
+            "1 of its 2 labels start with __label__",
+        ),
     ],
 )
 def test_a_file_that_is_no_model_is_refused_at_once(tmp_path: Path, data: bytes, why: str) -> None:

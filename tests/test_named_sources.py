@@ -49,7 +49,11 @@ NAMED: tuple[type[UpstreamBuilder], ...] = (
 
 
 def environment(
-    folder: Path, *, bundled: bool = False, languages: Sequence[str] | None = None, offline: bool = False
+    folder: Path,
+    *,
+    bundled: bool = False,
+    languages: Sequence[str] | None = None,
+    offline: bool = False,
 ) -> Environment:
     wanted: tuple[Variety, ...] | None = tuple(map(parse, languages)) if languages else None
     cache = folder / "cache"
@@ -128,7 +132,9 @@ def test_the_bundled_sample_is_read_to_the_last_record(
     found = read(builder)
     assert found.rows.num_rows > 0
     assert set(builder.pins().values()) >= {"bundled"}
-    assert set(found.rows["provenance"].combine_chunks().field("revision").to_pylist()) == {"bundled"}
+    assert set(found.rows["provenance"].combine_chunks().field("revision").to_pylist()) == {
+        "bundled"
+    }
     assert found.records == len(
         {(r.place, r.key) for r in found.rejections} | {(d.place, d.key) for d in found.drafts}
     ) - (len(found.drafts) if kind is OasstBuilder else 0)
@@ -155,7 +161,9 @@ def test_a_split_that_does_not_exist_is_named(tmp_path: Path) -> None:
     builder = mirror(AyaDatasetBuilder, tmp_path, files, splits=["trian"])
     with pytest.raises(NotFound) as caught:
         builder.units()
-    assert str(caught.value) == "there is no split in source 'source' 'trian'. Did you mean 'train'?"
+    assert (
+        str(caught.value) == "there is no split in source 'source' 'trian'. Did you mean 'train'?"
+    )
 
 
 def test_a_folder_without_the_files_says_so(tmp_path: Path) -> None:
@@ -181,7 +189,9 @@ def test_offline_and_unpinned_is_refused_without_a_request(tmp_path: Path) -> No
 def test_a_large_file_is_read_in_slices_and_gives_the_same_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rows = [{**ANNOTATED, "inputs": f"question {i}", "targets": "answer " * 500} for i in range(900)]
+    rows = [
+        {**ANNOTATED, "inputs": f"question {i}", "targets": "answer " * 500} for i in range(900)
+    ]
     builder = mirror(AyaDatasetBuilder, tmp_path, {"data/aya-dataset-train.jsonl": rows})
     whole = read(builder)
     monkeypatch.setattr(upstream, "LARGE", 1 << 20)
@@ -343,7 +353,9 @@ def test_aya_collection_columns_drift_and_the_keys_do_not(tmp_path: Path) -> Non
     early["language_code"] = early.pop("language")
     other_order = dict(reversed(collected(__index_level_0__=5, task_type="").items()))
     keys = set()
-    for number, row in enumerate((collected(), early, other_order, collected(id="7"), collected(id=7.0))):
+    for number, row in enumerate(
+        (collected(), early, other_order, collected(id="7"), collected(id=7.0))
+    ):
         files = {"translated_dolly/train-00000-of-00001.parquet": [row]}
         folder = tmp_path / str(number)
         found = read(mirror(AyaCollectionBuilder, folder, files, configs=["translated_dolly"]))
@@ -398,17 +410,24 @@ def test_the_translators_unknown_token_rejects_a_translation_only(tmp_path: Path
             collected(id=8, targets="Bir <unk> cevap"),
             collected(id=9, inputs="<unk>"),
         ],
-        "templated_mintaka/train-00000-of-00001.parquet": [collected(inputs="What does <unk> mean?")],
+        "templated_mintaka/train-00000-of-00001.parquet": [
+            collected(inputs="What does <unk> mean?")
+        ],
     }
     configs = ["translated_dolly", "templated_mintaka"]
     found = read(mirror(AyaCollectionBuilder, tmp_path, files, configs=configs))
     assert found.rules == {"unk_in_translation": 2}
-    assert sorted(r.evidence for r in found.rejections) == ["inputs, character 0", "targets, character 4"]
+    assert sorted(r.evidence for r in found.rejections) == [
+        "inputs, character 0",
+        "targets, character 4",
+    ]
 
 
 def test_a_config_without_a_training_split_is_read_whole(tmp_path: Path) -> None:
     files = {
-        "templated_xcsqa/validation-00000-of-00001.parquet": [collected(dataset_name="X-CSQA-inst")],
+        "templated_xcsqa/validation-00000-of-00001.parquet": [
+            collected(dataset_name="X-CSQA-inst")
+        ],
         "templated_afriqa/train-00000-of-00002.parquet": [collected(id=1)],
         "templated_afriqa/train-00001-of-00002.parquet": [collected(id=2)],
         "templated_afriqa/test-00000-of-00001.parquet": [collected(id=3, split="test")],
@@ -639,7 +658,9 @@ def test_the_evaluation_suite_is_a_benchmark_of_three_origins(tmp_path: Path) ->
         "dolly_machine_translated": "translated",
     }
     assert len({draft.key for draft in found.drafts}) == 4
-    assert len({draft.group for draft in found.drafts if draft.config != "aya_human_annotated"}) == 1
+    assert (
+        len({draft.group for draft in found.drafts if draft.config != "aya_human_annotated"}) == 1
+    )
     assert by_config["aya_human_annotated"].license == "Apache-2.0"
     assert by_config["dolly_human_edited"].license == "CC-BY-SA-3.0"
     assert by_config["dolly_machine_translated"].translator == "nllb-200-3.3B"
@@ -650,7 +671,9 @@ def test_an_early_suite_without_source_ids_keeps_its_keys(tmp_path: Path) -> Non
     row = {"id": 3, "inputs": "q", "targets": "a", "language": "arb", "script": "Arab"}
     name = "dolly_human_edited/test-00000-of-00001.parquet"
     early = read(mirror(AyaEvaluationSuiteBuilder, tmp_path / "a", {name: [row]}))
-    late = read(mirror(AyaEvaluationSuiteBuilder, tmp_path / "b", {name: [{**row, "source_id": 1}]}))
+    late = read(
+        mirror(AyaEvaluationSuiteBuilder, tmp_path / "b", {name: [{**row, "source_id": 1}]})
+    )
     assert early.column("row_key") == late.column("row_key")
 
 
@@ -707,7 +730,14 @@ def test_only_citation_marks_are_taken_out(text: str, clean: str) -> None:
 def test_dolly_rows_and_their_translations_can_share_a_group(tmp_path: Path) -> None:
     records = [{**EMPLOYEE, "instruction": f"Question {i}?"} for i in range(3)]
     numbered = read(mirror(DollyBuilder, tmp_path / "a", {DOLLY: records}, row_numbers=True))
-    row = {"id": 0, "inputs": "q", "targets": "a", "language": "fra", "script": "Latn", "source_id": 2}
+    row = {
+        "id": 0,
+        "inputs": "q",
+        "targets": "a",
+        "language": "fra",
+        "script": "Latn",
+        "source_id": 2,
+    }
     name = "dolly_human_edited/test-00000-of-00001.parquet"
     suite = read(mirror(AyaEvaluationSuiteBuilder, tmp_path / "b", {name: [row]}))
     assert numbered.column("group")[2] == suite.column("group")[0]
@@ -717,7 +747,9 @@ def test_dolly_rows_and_their_translations_can_share_a_group(tmp_path: Path) -> 
     assert not {"upstream_row"} & set(plain.extras[0])
 
 
-CELL = st.one_of(st.none(), st.text(max_size=8), st.integers(), st.lists(st.text(max_size=3), max_size=2))
+CELL = st.one_of(
+    st.none(), st.text(max_size=8), st.integers(), st.lists(st.text(max_size=3), max_size=2)
+)
 
 
 @settings(max_examples=60, deadline=None)
@@ -773,5 +805,7 @@ def test_keys_do_not_know_where_a_record_stood(
             permuted[half:],
     }  # fmt: skip
     second = read(mirror(kind, folder, shards))
-    hashes = "row_hash" if kind is not XP3xBuilder else "row_key"  # a template stands in xp3x's name
+    hashes = (
+        "row_hash" if kind is not XP3xBuilder else "row_key"
+    )  # a template stands in xp3x's name
     assert sorted(first.column(hashes)) == sorted(second.column(hashes))

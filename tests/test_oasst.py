@@ -165,7 +165,12 @@ def test_a_tie_in_rank_is_no_preference(tmp_path: Path) -> None:
 
 
 def test_an_answer_that_nobody_ranked_is_in_no_pair(tmp_path: Path) -> None:
-    found = [message("a"), message("aa", "a", rank=0), message("ab", "a"), message("ac", "a", rank=1)]
+    found = [
+        message("a"),
+        message("aa", "a", rank=0),
+        message("ab", "a"),
+        message("ac", "a", rank=1),
+    ]
     _, drafts, rejections = build(tmp_path, found, shape="preference")
     assert len(drafts) == 1
     assert outcomes(rejections) == {0: "consumed", 1: "consumed", 2: "not_ranked", 3: "consumed"}

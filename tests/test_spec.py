@@ -26,7 +26,7 @@ from aya_data.core.explain import explain, json_schema, starter_spec
 from aya_data.core.fields import fields_of, source_references
 from aya_data.core.policy import PolicySettings
 from aya_data.core.problems import describe_error
-from aya_data.core.registry import Registry
+from aya_data.core.registry import Registry, builtin_registry
 from aya_data.core.settings import Settings, Size
 from aya_data.core.spec import Frame, SourceFrame, Spec, load_spec
 from tests import spec_plugins
@@ -54,7 +54,7 @@ def test_the_example_of_the_design() -> None:
     spec = load(EXAMPLE)
     assert (spec.name, spec.seed, spec.policy, spec.profile) == ("sft_mix", 7, "research", "sample")
     assert spec.languages is not None
-    assert len(spec.languages) == 23
+    assert len({variety.language for variety in spec.languages}) == 23
     assert [use.name for use in spec.filters][:2] == ["license", "length"]
     assert spec.sources["suite"].use == "benchmark"
     assert spec.mix.weights is not None
@@ -324,6 +324,16 @@ def models(model: type[BaseModel], seen: set[type[BaseModel]]) -> set[type[BaseM
     return seen
 
 
+@pytest.mark.parametrize("kind", ["builder", "filter"])
+def test_built_ins_describe_their_settings(kind: str) -> None:
+    registry = builtin_registry()
+    for name in registry.builtin(kind):
+        assert issubclass(registry.settings(kind, name), Settings), name
+        for model in models(registry.settings(kind, name), set()):
+            for key, info in fields_of(model).items():
+                assert info.description, f"{kind} {name}: {key}"
+
+
 def test_every_field_has_a_description() -> None:
     found: set[type[BaseModel]] = set()
     for root in (Frame, SourceFrame, PolicySettings):
@@ -452,10 +462,19 @@ def test_json_schema_accepts_the_example() -> None:
 
 def test_starter_spec_is_a_spec(write: Any) -> None:
     path = write(starter_spec())
-    assert load(path).mix.budget.rows == 50000  # type: ignore[union-attr]
-    assert load(path, profile="hub").mix.budget.rows == 500000  # type: ignore[union-attr]
+    assert load_spec(path).mix.budget.rows == 50000  # type: ignore[union-attr]
+    assert load_spec(path, "hub").mix.budget.rows == 500000  # type: ignore[union-attr]
     for line in starter_spec().split("\n"):
         assert len(line) <= 100
+
+
+def test_what_the_starter_spec_proposes_works(write: Any) -> None:
+    lines = starter_spec().split("\n")
+    text = "\n".join(line.replace("# ", "", 1) if line.startswith("  # ") else line for line in lines)
+    spec = load_spec(write(text.replace("  Your own data:", "  # Your own data:")))
+    assert set(spec.sources) == {"aya", "house"}
+    assert spec.mix.weights is not None
+    assert spec.mix.caps[0].rows == 3000
 
 
 def test_files_that_are_not_there(tmp_path: Path) -> None:

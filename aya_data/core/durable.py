@@ -106,7 +106,7 @@ def open_new(path: Path) -> Iterator[IO[bytes]]:
     try:
         make_folder(path.parent)
         raw = _Pending(temporary)
-        buffered = io.BufferedWriter(raw, BUFFER)
+        buffered: io.BufferedWriter[Any] = io.BufferedWriter(raw, BUFFER)
         try:
             yield buffered
             buffered.flush()
@@ -120,7 +120,7 @@ def open_new(path: Path) -> Iterator[IO[bytes]]:
         raise _refused(path, error) from error
 
 
-def _discard(buffered: io.BufferedWriter, raw: _Pending, temporary: Path) -> None:
+def _discard(buffered: io.BufferedWriter[Any], raw: _Pending, temporary: Path) -> None:
     with contextlib.suppress(OSError, ValueError):
         buffered.detach()
     raw.close()

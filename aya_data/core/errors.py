@@ -192,7 +192,8 @@ def _sentence(what: str, remedy: str, where: str) -> str:
 
 def _revive(name: str, text: str, where: str) -> BuildError:
     what, _, remedy = text.partition("\0")
-    error = BuildError.__new__(globals()[name])
+    kind: type[BuildError] = globals()[name]
+    error = kind.__new__(kind)
     error.what, error.remedy, error.where = what, remedy, where
     Exception.__init__(error, _sentence(what, remedy, where))
     return error

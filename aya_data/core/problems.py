@@ -7,6 +7,7 @@ union, the branches' errors become one problem.
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
@@ -90,9 +91,12 @@ def problems_of(
 
     ``also_known`` are keys of the same mapping that somebody else reads.
     """
+    errors: list[dict[str, Any]] = [dict(found) for found in error.errors(include_url=False)]
+    unknown = {item["loc"] for item in errors if item["type"] == "extra_forbidden"}
     groups: dict[PathKey, list[tuple[PathKey, dict[str, Any]]]] = {}
-    for found in error.errors(include_url=False):
-        item: dict[str, Any] = dict(found)
+    for item in errors:
+        if item["type"] == "missing" and _misspelt(item["loc"], unknown):
+            continue
         path: PathKey = (*prefix, *item["loc"])
         missing = item["type"] == "missing"
         real = document.real_path(path[:-1] if missing else path)
@@ -119,6 +123,12 @@ def problems_of(
             real, item = next((p for p in items if p[1]["type"] not in _EXPECTED), items[0])
         problems.append(_problem(real, item, document, prefix, model, also_known))
     return problems
+
+
+def _misspelt(missing: PathKey, unknown: Iterable[PathKey]) -> bool:
+    """Whether one of the keys ``unknown`` beside ``missing`` is a slip of it, and is said already."""
+    beside = [str(path[-1]) for path in unknown if path[:-1] == missing[:-1]]
+    return bool(difflib.get_close_matches(str(missing[-1]), beside, n=1))
 
 
 def _problem(

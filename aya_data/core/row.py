@@ -289,7 +289,9 @@ def _row(draft: Draft, source: str, kind: Kind, max_chars: int) -> tuple[Any, ..
 def _check_turns(turns: Sequence[Turn], kind: str, max_chars: int) -> None:
     if not turns:
         raise _Malformed("no_messages")
-    for index, (role, content) in enumerate(turns):
+    for index, turn in enumerate(turns):
+        role = turn[0]
+        content: object = turn[1]
         if role not in ROLES:
             raise _Malformed("unknown_role", str(role)[:40], ", ".join(sorted(ROLES)))
         if not isinstance(content, str):

@@ -103,6 +103,6 @@ def _problems_of_profile(written: Document, name: str, registry: Registry) -> li
         if place[:2] == path and len(place) > 2
         for m in (written.mark(place), written.mark(place, key=True))
     }
-    check = SpecCheck(written.overlay(path), name, registry)
+    check = SpecCheck(written.overlay(path), name, registry, asked_for=False)
     check.run()
     return [p for p in check.problems if (p.line, p.column) in own]

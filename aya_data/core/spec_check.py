@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticCustomError
 
 from aya_data.core.document import Document, PathKey, dotted
-from aya_data.core.errors import InputError, NotFound, Problem
+from aya_data.core.errors import InputError, MissingExtra, NotFound, Problem
 from aya_data.core.fields import source_references
 from aya_data.core.frame import FilterUse, Frame, Source, SourceFrame, Spec
 from aya_data.core.language import Variety, language_set, parse, resolve
@@ -36,7 +36,8 @@ Model = TypeVar("Model", bound=BaseModel)
 class SpecCheck:
     """Reads one document under one profile. ``problems`` holds all that is wrong with it."""
 
-    def __init__(self, document: Document, profile: str, registry: Registry) -> None:
+    def __init__(self, document: Document, profile: str, registry: Registry, asked_for: bool = True) -> None:
+        self.asked_for = asked_for
         self.document, self.profile, self.registry = document, profile, registry
         self.problems: list[Problem] = []
         self.data: dict[str, Any] = document.data
@@ -226,6 +227,10 @@ class SpecCheck:
     def _plugin(self, kind: str, name: str, path: PathKey, *, key: bool = False) -> type[BaseModel] | None:
         try:
             return self.registry.settings(kind, name)
+        except MissingExtra as error:
+            # What a profile needs that nobody asked for need not be installed.
+            if self.asked_for:
+                self._wrong(path, error.what, error.remedy, key=key)
         except InputError as error:
             self._wrong(path, error.what, error.remedy, key=key)
         return None

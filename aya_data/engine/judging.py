@@ -96,8 +96,8 @@ def _ledger(stage: str, facts: pa.Table, verdicts: Verdicts) -> list[pa.Table]:
     if verdicts.flag is not None:
         marks.append(("flagged", verdicts.flag & ~verdicts.drop))
     for outcome, mask in marks:
-        places = np.flatnonzero(mask)
-        if not len(places):
+        places = np.flatnonzero(mask).tolist()
+        if not places:
             continue
         rows = facts.take(pa.array(places))
         found.append(

@@ -279,9 +279,10 @@ class _Counter:
     """Rows and tokens taken so far, by group."""
 
     def __init__(self, bound: Bounds, row: Ints, tokens: list[int] | None) -> None:
-        self._group = bound.group[row].tolist()
+        self._group: list[int] = bound.group[row].tolist()
         groups = int(bound.group.max()) + 1 if len(bound.group) else 0
-        self._rows, self._tokens = [0] * groups, [0] * groups
+        self._rows: list[int] = [0] * groups
+        self._tokens: list[int] = [0] * groups
         self._bound, self._size = bound, tokens
 
     def fits(self, index: int) -> bool:
@@ -294,7 +295,7 @@ class _Counter:
 
     def reached(self, index: int) -> bool:
         group = self._group[index]
-        rows = self._bound.rows is None or self._rows[group] >= self._bound.rows
+        rows: bool = self._bound.rows is None or self._rows[group] >= self._bound.rows
         return rows and (self._bound.tokens is None or self._tokens[group] >= self._bound.tokens)
 
     def count(self, index: int) -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from aya_data.core.identity import canonical, digest
-from aya_data.core.license import PolicySettings, policy
+from aya_data.core.license import policy
 from aya_data.core.spec import FilterUse, Spec
 from aya_data.core.stage import Builder, Environment, ExchangeFilter, Filter, RowFilter, Unit
 from aya_data.core.store import Workspace
@@ -102,7 +102,7 @@ def make_plan(
         bundled=spec.profile == "sample",
         seed=spec.seed,
         languages=spec.languages,
-        policy=policy(spec.policy if isinstance(spec.policy, str | PolicySettings) else "commercial"),
+        policy=policy(spec.policy),
     )
     sources = _sources(spec, environment)
     chain = _chain(spec, environment)

@@ -121,7 +121,7 @@ def write_release(
     lock = _lock(plan)
     durable.write_json(fresh / "aya.lock", lock)
     version = digest("release", rows_digest, ledger_digest, edge_digest, (fresh / "aya.lock").read_bytes())[:12]
-    manifest = {
+    manifest: dict[str, Any] = {
         "name": spec.name,
         "version": version,
         "digest": rows_digest,

@@ -88,7 +88,7 @@ class _Run:
         self.plan, self.workspace, self.executor, self.events = plan, workspace, executor, events
         self.documents = documents
         self.store = workspace.store
-        self.exchange = {"temporary": workspace.temporary, "memory": memory, "threads": threads}
+        self.exchange: dict[str, Any] = {"temporary": workspace.temporary, "memory": memory, "threads": threads}
         self.reports: list[StageReport] = []
         self.used: dict[str, list[str]] = {}
         self.waves: list[list[_RowPart]] = [[] for _ in range(plan.waves)]
@@ -414,13 +414,13 @@ class _Run:
             if start == end or m.selection is None:
                 continue
             pieces = {name: columns[name][start:end] for name in ("row", "epoch", "shard", "position")}
-            identity = {
+            identity: dict[str, Any] = {
                 "rows": m.part.digest,
                 "keys": _keys_digest(m.keys),
                 "selection": m.selection.digest,
                 "pieces": {name: _digest_of(piece) for name, piece in pieces.items()},
             }
-            arguments = {"rows": m.part, "keys": m.keys, "selection": m.selection, **pieces}
+            arguments: dict[str, Any] = {"rows": m.part, "keys": m.keys, "selection": m.selection, **pieces}
             scattered.append(self._task(m.part.path, "sharding:scatter", identity, arguments, m.part.bytes))
         records = self._tasks(scattered)
         places: dict[int, list[tuple[Part, int]]] = {}

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Final
@@ -25,7 +25,16 @@ from aya_data.core.errors import NotFound
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-__all__ = ["attribution", "card", "configs", "dataset_info", "hub_languages", "hub_license", "main_kind", "size_category"]
+__all__ = [
+    "attribution",
+    "card",
+    "configs",
+    "dataset_info",
+    "hub_languages",
+    "hub_license",
+    "main_kind",
+    "size_category",
+]
 
 DATA_FILES = ("templates/card.md.j2", "templates/attribution.md.j2")
 
@@ -39,13 +48,15 @@ TITLES: Final[Mapping[str, str]] = {
 }
 SPLITS: Final = ("train", "validation", "test")
 
-_SAME_ON_THE_HUB: Final = frozenset(
-    """apache-2.0 mit afl-3.0 artistic-2.0 bsl-1.0 bsd-2-clause bsd-3-clause bsd-3-clause-clear cc0-1.0 cc-by-2.0
-    cc-by-2.5 cc-by-3.0 cc-by-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cc-by-nc-2.0 cc-by-nc-3.0 cc-by-nc-4.0 cc-by-nd-4.0
-    cc-by-nc-nd-3.0 cc-by-nc-nd-4.0 cc-by-nc-sa-2.0 cc-by-nc-sa-3.0 cc-by-nc-sa-4.0 cdla-sharing-1.0
-    cdla-permissive-1.0 cdla-permissive-2.0 wtfpl ecl-2.0 epl-1.0 epl-2.0 etalab-2.0 eupl-1.1 eupl-1.2 isc lppl-1.3c
-    ms-pl mpl-2.0 osl-3.0 postgresql ofl-1.1 ncsa unlicense zlib""".split()
-)
+_SAME_ON_THE_HUB: Final = frozenset({
+    "apache-2.0", "mit", "afl-3.0", "artistic-2.0", "bsl-1.0", "bsd-2-clause", "bsd-3-clause",
+    "bsd-3-clause-clear", "cc0-1.0", "cc-by-2.0", "cc-by-2.5", "cc-by-3.0", "cc-by-4.0", "cc-by-sa-3.0",
+    "cc-by-sa-4.0", "cc-by-nc-2.0", "cc-by-nc-3.0", "cc-by-nc-4.0", "cc-by-nd-4.0", "cc-by-nc-nd-3.0",
+    "cc-by-nc-nd-4.0", "cc-by-nc-sa-2.0", "cc-by-nc-sa-3.0", "cc-by-nc-sa-4.0", "cdla-sharing-1.0",
+    "cdla-permissive-1.0", "cdla-permissive-2.0", "wtfpl", "ecl-2.0", "epl-1.0", "epl-2.0", "etalab-2.0",
+    "eupl-1.1", "eupl-1.2", "isc", "lppl-1.3c", "ms-pl", "mpl-2.0", "osl-3.0", "postgresql", "ofl-1.1",
+    "ncsa", "unlicense", "zlib",
+})  # fmt: skip
 """SPDX ids that the Hub knows under the same name in lower case."""
 
 _OTHER_ON_THE_HUB: Final[Mapping[str, str]] = {
@@ -99,7 +110,10 @@ def configs(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
     for index, kind in enumerate(_kinds(manifest)):
         folder = FOLDERS[kind]
         shards = [f for f in manifest["files"] if f.get("kind") == kind]
-        whole = {"config_name": folder if index else "default", "data_files": _data_files(shards, f"{folder}/*")}
+        whole: dict[str, Any] = {
+            "config_name": folder if index else "default",
+            "data_files": _data_files(shards, f"{folder}/*"),
+        }
         if index == 0:
             whole["default"] = True
         found.append(whole)
@@ -307,7 +321,8 @@ def _license_rows(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
     rows = []
     for entry in sorted(manifest["licenses"], key=lambda e: (-e["rows"], e["license"])):
         held = licenses.from_expression(entry["license"])
-        rows.append({**entry, "says": licenses.describe(held), "atoms": [_atom(a) for a in licenses.atoms(entry["license"])]})
+        atoms = [_atom(identifier) for identifier in licenses.atoms(entry["license"])]
+        rows.append({**entry, "says": licenses.describe(held), "atoms": atoms})
     return rows
 
 

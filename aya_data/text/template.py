@@ -142,9 +142,7 @@ class _Missing(jinja2.StrictUndefined):
 
     __slots__ = ()
 
-    def __init__(
-        self, hint: str | None = None, obj: Any = None, name: str | None = None, exc: Any = None
-    ) -> None:
+    def __init__(self, hint: str | None = None, obj: Any = None, name: str | None = None, exc: Any = None) -> None:
         wanted = str(name)
 
         def fail(_: str | None = None) -> TemplateFailure:
@@ -211,26 +209,31 @@ def _finalize(context: Context, value: Any) -> str:
     budget = _budget(context)
     if value is MARK:
         return MARK
-    if isinstance(value, Undefined):
-        str(value)
-    if value is None:
-        raise TemplateFailure("template_error", "an expression is null")
-    text = value if isinstance(value, str) else _plain(value)
+    text: str = value if isinstance(value, str) else _plain(value)
     budget.step(1)
     budget.make(len(text))
     return text.replace(MARK, SEPARATOR) if MARK in text else text
 
 
 def _plain(value: Any) -> str:
+    if isinstance(value, Undefined):
+        str(value)
+    if value is None:
+        raise TemplateFailure("template_error", "an expression is null")
     if isinstance(value, bool | int | float):
         return str(value)
     if isinstance(value, list | tuple | dict):
         return _json(value)
-    raise TemplateFailure("template_error", f"an expression is a {type(value).__name__}, not text")
+    return _unknown(value)
 
 
 def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, default=str)
+    return json.dumps(value, ensure_ascii=False, default=_unknown)
+
+
+def _unknown(value: Any) -> str:
+    # Anything else has its address for a text, which is another one in every run.
+    raise TemplateFailure("template_error", f"an expression is a {type(value).__name__}, not text")
 
 
 @pass_context
@@ -248,9 +251,7 @@ def _concatenate(context: Context, *values: Any) -> str:
 
 
 @pass_context
-def _join(
-    context: Context, values: Iterable[Any], separator: str = "", attribute: Any = None
-) -> str:
+def _join(context: Context, values: Iterable[Any], separator: str = "", attribute: Any = None) -> str:
     if attribute is not None:
         pick = filters.make_attrgetter(context.environment, attribute)
         values = (pick(value) for value in values)
@@ -298,6 +299,11 @@ def _charged(function: Callable[..., Any]) -> Callable[..., Any]:
     return charged
 
 
+def _textual(function: Callable[[str], Any]) -> Callable[..., Any]:
+    """Give a function of one text the text of any plain value."""
+    return _charged(lambda value: function(value if isinstance(value, str) else _plain(value)))
+
+
 def _round(number: float, digits: int = 0) -> float:
     return round(number, max(-20, min(20, digits)))
 
@@ -328,15 +334,16 @@ def _reverse(values: Any) -> Any:
 
 @lru_cache(1)
 def _environment() -> _Environment:
-    environment = _Environment(
-        undefined=_Missing, finalize=_finalize, optimized=False, autoescape=False, cache_size=0
-    )
+    environment = _Environment(undefined=_Missing, finalize=_finalize, optimized=False, autoescape=False, cache_size=0)
     listed = {name: filters.FILTERS[name] for name in FILTERS}
     listed |= {
         "choice": _choice, "join": _join, "replace": _replace, "sort": _charged(_sort),
         "list": _charged(list), "unique": _charged(_unique), "reverse": _charged(_reverse),
         "sum": _charged(_numbers), "tojson": _charged(_json), "round": _charged(_round),
-        "most_frequent": _charged(_most_frequent), "highlight": _charged(lambda text: f"*{text}*"),
+        "string": _textual(str), "upper": _textual(str.upper), "lower": _textual(str.lower),
+        "title": _textual(filters.do_title), "capitalize": _textual(str.capitalize),
+        "trim": _textual(str.strip), "wordcount": _textual(lambda text: len(text.split())),
+        "most_frequent": _charged(_most_frequent), "highlight": _textual(lambda text: f"*{text}*"),
     }  # fmt: skip
     environment.filters = listed
     environment.globals = {
@@ -378,15 +385,11 @@ class _Guard(NodeTransformer):
         if self._depth == NESTED:
             raise self._refuse(node, f"a loop inside {NESTED} others")
         steps = 1 + sum(1 for part in node.body for _ in part.find_all(nodes.Node))
-        characters = sum(
-            len(d.data) for part in node.body for d in part.find_all(nodes.TemplateData)
-        )
+        characters = sum(len(d.data) for part in node.body for d in part.find_all(nodes.TemplateData))
         self._depth += 1
         node = super().generic_visit(node)  # type: ignore[assignment]
         self._depth -= 1
-        node.iter = _call(
-            "aya_iterate", node, node.iter, nodes.Const(steps), nodes.Const(characters)
-        )
+        node.iter = _call("aya_iterate", node, node.iter, nodes.Const(steps), nodes.Const(characters))
         return node
 
     def visit_Concat(self, node: nodes.Concat) -> nodes.Node:
@@ -418,7 +421,7 @@ class _Guard(NodeTransformer):
         return node
 
 
-def _call(name: str, node: nodes.Node, *arguments: nodes.Expr) -> nodes.Call:
+def _call(name: str, node: nodes.Node, *arguments: nodes.Node) -> nodes.Call:
     function = nodes.Name(name, "load", lineno=node.lineno)
     for argument in arguments:
         argument.lineno = argument.lineno or node.lineno
@@ -462,9 +465,7 @@ class Template:
         self.variables = frozenset(variables) - frozenset(environment.globals)
         self._template = jinja2.Template.from_code(environment, code, dict(environment.globals))
 
-    def parts(
-        self, variables: Mapping[str, Any], key: str = "", seed: int = 0, limit: int = OUTPUT
-    ) -> tuple[str, ...]:
+    def parts(self, variables: Mapping[str, Any], key: str = "", seed: int = 0, limit: int = OUTPUT) -> tuple[str, ...]:
         """Render and return the texts between the separators. Raises :class:`TemplateFailure`.
 
         ``key`` and ``seed`` decide the draws of ``choice``; ``limit`` is in characters.
@@ -486,9 +487,7 @@ class Template:
             raise TemplateFailure("template_error", _said(error)) from error
         return tuple("".join(pieces).split(MARK))
 
-    def render(
-        self, variables: Mapping[str, Any], key: str = "", seed: int = 0, limit: int = OUTPUT
-    ) -> str:
+    def render(self, variables: Mapping[str, Any], key: str = "", seed: int = 0, limit: int = OUTPUT) -> str:
         """Render to one text; separators are text. Raises :class:`TemplateFailure`."""
         return SEPARATOR.join(self.parts(variables, key, seed, limit))
 
