@@ -93,6 +93,8 @@ def plan_as_dict(plan: Plan, workspace: str | Path | None = None) -> dict[str, A
     have: dict[str, list[str]] = {}
     for noted in _notes(place):
         have.update(noted.get("stages", {}))
+        if not (place.releases / noted["name"] / str(noted["version"])).is_dir():
+            have.pop(noted.get("release", ""), None)
     stages = []
     for stage in plan.stages:
         tasks = have.get(stage.key)

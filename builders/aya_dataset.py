@@ -64,7 +64,7 @@ class AyaDatasetBuilder(UpstreamBuilder):
     _people: Mapping[str, Mapping[str, Any]] | None = None
 
     def choose(self, path: str) -> Choice | None:
-        """Take ``data/train-….parquet`` or, of an early revision, ``data/aya-dataset-train.jsonl``."""
+        """Take ``data/train-….parquet`` or, of old revisions, ``data/aya-dataset-train.jsonl``."""
         folder, _, file = path.rpartition("/")
         if folder not in ("data", "default"):
             return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -58,9 +57,12 @@ def _split(text: str, delimiter: str) -> list[str]:
         return text.split(delimiter)
     if delimiter != "\t":
         return _csv(iter([text]), delimiter)
-    with contextlib.suppress(Malformed):
+    try:
         return _csv(iter([text]), delimiter)
-    return text.split(delimiter)
+    except Malformed as problem:
+        if problem.rule == "unclosed_quote":
+            raise
+        return text.split(delimiter)
 
 
 class _Pending:
@@ -108,7 +110,12 @@ def read_csv(location: str, delimiter: str) -> Iterator[tuple[Record | Broken, i
             except Malformed as problem:
                 if problem.rule != "unclosed_quote":
                     raise
-                whole, values = _multiline(line, pending, delimiter)
+                try:
+                    whole, values = _multiline(line, pending, delimiter, len(names))
+                except Malformed:
+                    if delimiter != "\t":
+                        raise
+                    values = text.removesuffix("\r").split(delimiter)
             if len(values) != len(names) and delimiter == "\t" and '"' in text:
                 values = text.removesuffix("\r").split(delimiter)
             if len(values) != len(names):
@@ -121,7 +128,9 @@ def read_csv(location: str, delimiter: str) -> Iterator[tuple[Record | Broken, i
         yield damage_record(index + 1, lines.damage, lines.tail), 0
 
 
-def _multiline(line: bytes, pending: _Pending, delimiter: str) -> tuple[bytes, list[str]]:
+def _multiline(
+    line: bytes, pending: _Pending, delimiter: str, width: int
+) -> tuple[bytes, list[str]]:
     """Read a record whose quoted field runs over several lines.
 
     Raises :class:`Malformed` when the quote is never closed; the lines behind the first are put
@@ -144,6 +153,11 @@ def _multiline(line: bytes, pending: _Pending, delimiter: str) -> tuple[bytes, l
 
     try:
         values = _csv(feed(), delimiter)
+        if delimiter == "\t":
+            # In TSV a quote may be text; then it swallowed lines that are records of their own.
+            tabs = [more.count(b"\t") for more in taken if isinstance(more, bytes)]
+            if len(values) != width or width - 1 in tabs:
+                raise Malformed("unclosed_quote")
     except Malformed:
         pending.put_back(taken)
         raise

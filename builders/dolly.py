@@ -52,8 +52,8 @@ class DollySettings(UpstreamSettings):
     )
     row_numbers: bool = Field(
         False,
-        description="Whether a row carries its record number (extra.upstream_row) and shares a group "
-        "with its translations in aya_evaluation_suite.",
+        description="Whether a row carries its record number (extra.upstream_row) and shares a "
+        "group with its translations in aya_evaluation_suite.",
     )
 
 
@@ -114,10 +114,10 @@ class DollyBuilder(UpstreamBuilder):
 
 
 def without_citations(text: str) -> str:
-    """Take citation marks such as ``[4]`` or ``[1, 2]`` out of ``text``, with one space before them.
+    """Take citation marks such as ``[4]`` or ``[1, 2]`` out, with one space before them.
 
-    Code between fences is left alone. Elsewhere ``word[1]`` is taken for a citation, which it nearly
-    always is in this dataset, although it could be an index.
+    Code between fences is left alone. Elsewhere ``word[1]`` is taken for a citation, which it
+    nearly always is in this dataset, although it could be an index.
     """
     pieces = FENCED.split(text)
     # The pattern has one group, so that fenced pieces stand at odd places.

@@ -1,4 +1,4 @@
-"""``hub``: any dataset on the Hugging Face Hub whose data files are Parquet, JSON Lines, JSON, CSV or TSV.
+"""``hub``: any dataset on the Hugging Face Hub in Parquet, JSON Lines, JSON, CSV or TSV files.
 
 Which files: those that ``files`` names; else those that the card's ``configs`` give to the chosen
 config; else all data files, in a folder of the config's name where one was chosen. The split comes
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
@@ -23,17 +24,21 @@ from typing import Any, ClassVar
 from pydantic import Field, model_validator
 
 from aya_data.builders.mapping import Mapper, MappingSettings
-from aya_data.builders.records import Record, column_names
+from aya_data.builders.records import Format, Record, column_names
+from aya_data.builders.repository import stream
 from aya_data.builders.upstream import (
+    HUB,
     REPOSITORY,
     Choice,
     File,
     Origin,
     UpstreamBuilder,
     format_of,
+    hub_file,
     localize_file,
 )
 from aya_data.core.errors import InputError, NotFound, did_you_mean
+from aya_data.core.license import resolve
 from aya_data.core.row import Draft, Kind, Rejection
 from aya_data.core.settings import LicenseFrom, wrong
 from aya_data.core.stage import Batch, Unit
@@ -76,7 +81,7 @@ class HubSettings(MappingSettings):
     files: tuple[str, ...] | None = Field(
         None,
         min_length=1,
-        description="Patterns over the paths in the repository, such as data/*.jsonl or **/*.parquet.",
+        description="Patterns over the paths in the repository: data/*.jsonl, **/*.parquet.",
     )
     parquet_branch: bool = Field(
         False, description=f"Read the Hub's own conversion to Parquet ({PARQUET_BRANCH})."
@@ -89,7 +94,7 @@ class HubSettings(MappingSettings):
     def _check(self) -> HubSettings:
         if not REPOSITORY.fullmatch(self.repo):
             raise wrong(
-                f"names the repository {self.repo!r}, which is not the name of a dataset on the Hub",
+                f"names the repository {self.repo!r}, which is not a name of the Hub",
                 "Write owner/name.",
             )
         if self.parquet_branch and self.revision != "main":
@@ -157,27 +162,25 @@ class HubBuilder(UpstreamBuilder):
         """Say whether the spec, or the card, wants the file."""
         return self._chosen.get(path)
 
-    def units(self) -> list[Unit]:
-        """List the files, after a look at their columns and, if asked, at the card's licence.
+    def pins(self) -> dict[str, str]:
+        """Return the pinned commit, and the card's licence where it is taken."""
+        pins = super().pins()
+        if self.settings.card_license:
+            pins["card_license"] = self._tag()
+        return pins
 
-        Raises :class:`InputError` where a config, a split, a file or a mapped column is missing, or
-        the repository holds a loading script and no data.
+    def units(self) -> list[Unit]:
+        """List the files, after a look at their columns.
+
+        Raises :class:`InputError` where a config, a split, a file, a mapped column or the licence
+        of the card is missing, or the repository holds a loading script and no data.
         """
         units = super().units()
         self._check_columns(units)
         if not self.settings.card_license:
             return units
-        tag = _license_tag(self._card)
-        if tag is None:
-            raise InputError(
-                f"the card of {self.settings.repo} states no licence",
-                f"Remove card_license from the source {self.source!r}, or write "
-                "license: {assume: …, reason: …}.",
-            )
-        for unit in units:
-            assert isinstance(unit.labels, dict)
-            unit.labels["card_license"] = tag
-        return units
+        tag = self._tag()
+        return [replace(unit, labels={**unit.labels, "card_license": tag}) for unit in units]
 
     def read(self, unit: Unit) -> Iterator[Batch]:
         """Read one file, and map its columns."""
@@ -204,29 +207,64 @@ class HubBuilder(UpstreamBuilder):
         """Never called: the mapping reads whole batches."""
         raise NotImplementedError
 
+    def _open(self, folder: str, name: str) -> Origin:
+        place = self.settings.location
+        if place is not None and not (self.environment.base / Path(place).expanduser()).is_dir():
+            raise NotFound("folder", place, remedy=f"It is the location of {self.source!r}.")
+        return super()._open(folder, name)
+
+    def _tag(self) -> str:
+        tag = _license_tag(self._card)
+        if tag is not None and resolve(tag).license.use != "unknown":
+            return tag
+        raise InputError(
+            f"the card of {self.settings.repo} states "
+            + ("no licence" if tag is None else f"the licence {tag!r}, which nobody knows"),
+            f"Remove card_license from the source {self.source!r}, or write "
+            "license: {assume: …, reason: …}.",
+        )
+
     def _check_columns(self, units: Sequence[Unit]) -> None:
-        """Fail now if a mapped column is in none of the files that are here; fetch at most one."""
+        """Fail now if a mapped column is in none of the files; their rows would all be dropped.
+
+        Of files on the Hub only the footers of Parquet are read, until one has what is mapped.
+        """
         known: dict[str, None] = {}
         certain = True
-        local = [unit for unit in units if not unit.location.startswith("hub:")] or units[:1]
-        for unit in local:
+        failure: InputError | None = None
+        for unit in {unit.name: unit for unit in units}.values():
             format_ = format_of(unit.name)
             assert format_ is not None, unit.name
-            location = str(localize_file(unit.location, self.environment.cache))
-            names = column_names(location, format_)
+            names = _columns(unit.location, format_, self.environment.cache)
             if names is None:
-                continue
+                return
             known |= dict.fromkeys(names)
             certain = certain and format_ not in ("json", "jsonl")
-            place = units[0].name if len(local) == 1 else f"any of the {len(local)} files"
+            place = unit.name if len(units) == 1 else f"any of the {len(units)} files"
             try:
                 self._mapper.check(list(known), certain, place)
             except InputError as error:
                 failure = error
             else:
                 return
-        if known and (len(local) > 1 or len(units) == 1):
+        if failure is not None:
             raise InputError(f"the source {self.source!r}: {failure.what}", failure.remedy)
+
+
+def _columns(location: str, format_: Format, cache: Path) -> list[str] | None:
+    """Return the columns of a file, ``None`` where finding out would fetch all of it."""
+    if not location.startswith(HUB):
+        return column_names(location, format_)
+    if format_ != "parquet":
+        return None
+    import pyarrow.parquet as pq
+
+    repository, file = hub_file(location, cache)
+    with stream(repository, file, cache) as opened:
+        try:
+            return list(pq.ParquetFile(opened).schema_arrow.names)
+        except (ValueError, OSError):
+            return None
 
 
 def _choose(origin: Origin, card: Mapping[str, Any], settings: HubSettings) -> dict[str, Choice]:
@@ -343,7 +381,7 @@ def _pattern(text: str) -> re.Pattern[str]:
 
 
 def _metadata(path: Path, where: str) -> Mapping[str, Any]:
-    """Read the YAML at the top of a card; a card without any, or with a broken one, says nothing."""
+    """Read the YAML at the top of a card; without any, or with a broken one, it says nothing."""
     from huggingface_hub import metadata_load
 
     try:

@@ -43,6 +43,7 @@ __all__ = [
     "UpstreamSettings",
     "content_digest",
     "format_of",
+    "hub_file",
     "label",
     "localize_file",
     "number_text",
@@ -321,13 +322,18 @@ def localize_file(location: str, cache: Path) -> Path:
     """Return a local path for ``location``: a path, or ``hub:<repository>@<commit>/<path>``."""
     if not location.startswith(HUB):
         return Path(location)
+    return fetch(*hub_file(location, cache), cache)
+
+
+def hub_file(location: str, cache: Path) -> tuple[Repository, RemoteFile]:
+    """Return what ``hub:<repository>@<commit>/<path>`` names."""
     name, _, rest = location.removeprefix(HUB).partition("@")
     commit, _, path = rest.partition("/")
     opened, files = _opened(name, commit, cache)
     file = files.get(path)
     if file is None:
         raise NotFound(f"file of {name} at {commit}", path)
-    return fetch(opened, file, cache)
+    return opened, file
 
 
 @functools.lru_cache(maxsize=2)

@@ -50,9 +50,9 @@ class ExactDedup(ExchangeFilter):
 
     name = "exact_dedup"
     outcome = "merged"
-    columns = (
+    columns: tuple[str, ...] = (
         "id", "row_key", "row_hash", "prompt_hash", "kind", "language", "script", "source", "dataset",
-        "origin", "license", "terms", "prompt_chars", "answer_chars", "messages", "chosen", "rejected",
+        "origin", "license", "terms", "prompt_chars", "answer_chars",
     )  # fmt: skip
 
     class Settings(settings.Settings):
@@ -72,6 +72,13 @@ class ExactDedup(ExchangeFilter):
         super().__init__(settings, environment)
         uses = environment.policy.uses
         self.prefer = settings.prefer_license or ("looser" if uses <= {"any"} else "stricter")
+        if self._hashes_texts:
+            self.columns = (*self.columns, "messages", "chosen", "rejected")
+
+    @property
+    def _hashes_texts(self) -> bool:
+        """Whether the hashes that rows carry do not say what the settings compare."""
+        return self.settings.on == "answer" or (self.settings.on, self.settings.normalize) == ("conversation", "text")
 
     def pins(self) -> dict[str, str]:
         return {"prefer_license": self.prefer}
@@ -91,10 +98,7 @@ class ExactDedup(ExchangeFilter):
 
     def _hash_texts(self, connection: duckdb.DuckDBPyConnection) -> bool:
         """Give the connection the function that hashes turns, when the settings need it."""
-        if self.settings.on == "prompt" or (self.settings.on, self.settings.normalize) == (
-            "conversation",
-            "none",
-        ):
+        if not self._hashes_texts:
             return False
         plain = self.settings.normalize == "none"
         answers = self.settings.on == "answer"

@@ -8,9 +8,11 @@ mean it; it must reach ``min_confidence``.
 rule                        outcome  when
 ==========================  =======  =====================================================================
 ``language_mismatch``       dropped  too little confidence, and another language reaches the threshold
-``low_confidence``          dropped  too little confidence, and no other language reaches it either
+``low_confidence``          dropped  too little confidence, and no other language reaches it either; with
+                                     ``unsure: keep`` it is flagged
 ``script_mismatch``         flagged  kept, although most letters are of another script than declared
-``unsupported_language``    flagged  the model does not know the declared language: it cannot say anything
+``unsupported_language``    flagged  the model does not know the declared language, or not in the script in which it
+                                     is declared and written (romanised Arabic): it cannot say anything
 ``confusable``              flagged  kept, although the best label is another language that models mix up
                                      with the declared one (Bosnian and Croatian, Malay and Indonesian)
 ==========================  =======  =====================================================================
@@ -89,6 +91,11 @@ class LanguageId(RowFilter):
             description="Whether a language that models mix up with the declared one counts as it (keep) or as "
             "another language (judge).",
         )
+        unsure: Literal["drop", "keep"] = Field(
+            "drop",
+            description="What becomes of rows in which the model is sure of no language: lid.176 is rarely sure of "
+            "Somali, Yoruba or Sundanese, for example.",
+        )
         model: str | None = Field(
             None,
             min_length=1,
@@ -146,24 +153,29 @@ class LanguageId(RowFilter):
         default = self.settings.min_confidence
         threshold = np.array([default if t is None else t for t in thresholds], np.float64)[of_row]
 
-        known_languages = _languages_of(self.model.labels)
+        known = _known_varieties(self.model.labels)
         unknown = np.array([language == languages.UND.language for language, _ in declared], np.bool_)[of_row]
-        supported = np.array([_known(language, known_languages) for language, _ in declared], np.bool_)
+        supported = np.array([_knows(known, language, None) for language, _ in declared], np.bool_)[of_row]
+        in_script = np.array([_knows(known, *variety) for variety in declared], np.bool_)[of_row]
         letters = measures["letters"].to_numpy()
         measured, written = _scripts(measures)
         determined = (letters >= self.settings.min_letters) & (written >= 0) & (labels[:, 0] >= 0)
-        judged = determined & ~unknown & supported[of_row]
+        foreign = _foreign(declared, of_row, measured, written) & determined & ~unknown
+        judged = determined & ~unknown & supported
 
-        drop = judged & (confidence < threshold)
         other = np.where(counts_as_declared | (labels < 0), 0.0, confidences).max(axis=1, initial=0.0)
-        foreign = _foreign(declared, of_row, measured, written)
-        foreign &= (measures["script_share"].to_numpy() >= 0.5) & determined & ~unknown
+        unsure = judged & (confidence < threshold)
+        silent = determined & ~unknown & ~supported | unsure & ~in_script & ~foreign
+        mismatch = unsure & ~silent & (other >= threshold)
+        low = unsure & ~silent & (other < threshold)
+        drop = mismatch | low if self.settings.unsure == "drop" else mismatch
+        foreign &= measures["script_share"].to_numpy() >= 0.5
         rules = np.select(
             [
-                drop & (other >= threshold),
-                drop,
+                mismatch,
+                low,
                 foreign,
-                determined & ~unknown & ~supported[of_row],
+                silent,
                 judged & (relation[:, 0] == CONFUSABLE),
             ],
             ["language_mismatch", "low_confidence", "script_mismatch", "unsupported_language", "confusable"],
@@ -252,14 +264,20 @@ def _variety(label: str, wikipedia: bool) -> languages.Variety:
 
 
 @cache
-def _languages_of(labels: tuple[str, ...]) -> frozenset[str]:
+def _known_varieties(labels: tuple[str, ...]) -> frozenset[languages.Variety]:
+    """Return what a model knows; a label without a script stands for the language's usual one."""
     wikipedia = _wikipedia(labels)
-    return frozenset(_variety(label, wikipedia).language for label in labels)
+    found = (_variety(label, wikipedia) for label in labels)
+    return frozenset(languages.resolve(v.language).variety if v.script == languages.UND.script else v for v in found)
 
 
 @cache
-def _known(language: str, known: frozenset[str]) -> bool:
-    return language in known or any(languages.same_language(language, other) for other in known)
+def _knows(known: frozenset[languages.Variety], language: str, wanted: str | None) -> bool:
+    """Tell whether a language is known, in the ``wanted`` script if one is given."""
+    return any(
+        (wanted is None or script.same_letters(wanted, v.script)) and languages.same_language(language, v.language)
+        for v in known
+    )
 
 
 @cache

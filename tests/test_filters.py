@@ -411,6 +411,16 @@ def test_languages_that_the_model_does_not_know_are_kept_and_flagged() -> None:
     assert (tag(found), tag(found, "language_id.note"), score(found)) == ("eng_Latn", "unsupported_language", None)
 
 
+ROMANISED = "Ana bahebb ashrab el shay kol yom el sobh ma'a ashabi fel beit, w enta?"
+
+
+def test_a_language_in_a_script_that_the_model_does_not_know_is_kept_and_flagged() -> None:
+    found = identified(ROMANISED, "arb_Latn")
+    assert said(found)[:4] == (False, "unsupported_language", None, None)
+    assert said(identified(ROMANISED, "arb_Arab"))[0] is True
+    assert said(identified(ENGLISH, "srp_Latn"))[:2] == (True, "language_mismatch")
+
+
 def test_short_texts_are_undetermined() -> None:
     found = identified("Yes?", "tur", "No")
     assert said(found) == (False, None, None, None, None)
@@ -498,6 +508,19 @@ def test_the_threshold_itself_passes_and_equivalent_labels_add_up(units: tuple[i
     assert said(found)[:3] == (drop, "low_confidence" if drop else None, f"{sum(units) / 10000:.4f}" if drop else None)
 
 
+def test_unsure_rows_may_be_kept() -> None:
+    given = (
+        labelled(["tur_Latn", "tur_Latn"]),
+        measures(
+            [(("de", "tr", "en"), (4000, 3000, 500), 99, "Latn"), (("de", "tr", "en"), (6000, 3000, 500), 99, "Latn")]
+        ),
+    )
+    found = language_id(unsure="keep").judge(*given)
+    check_shape(found, 2)
+    assert said(found)[:4] == (False, "low_confidence", "0.3000", "0.5")
+    assert said(found, 1)[:4] == (True, "language_mismatch", "0.3000", "0.5")
+
+
 def test_low_confidence_is_not_a_mismatch() -> None:
     found = language_id().judge(labelled(["tur_Latn"]), measures([(("de", "tr", "en"), (4000, 3000, 500), 99, "Latn")]))
     assert said(found) == (
@@ -509,7 +532,7 @@ def test_low_confidence_is_not_a_mismatch() -> None:
     )
 
 
-VARIETIES = ("tur_Latn", "srp_Cyrl", "bos_Latn", "zho_Hans", "und_Zyyy", "bam_Latn", "arb_Arab", "ind_Latn", "nob_Latn")
+VARIETIES = ("tur_Latn", "srp_Cyrl", "bos_Latn", "zho_Hans", "und_Zyyy", "bam_Latn", "arb_Arab", "arb_Latn", "ind_Latn")
 Confidences = st.lists(st.integers(0, 3333), min_size=3, max_size=3).map(lambda u: tuple(sorted(u, reverse=True)))
 Case = st.tuples(
     st.sampled_from(VARIETIES),
@@ -547,7 +570,8 @@ def test_judging_equals_judging_row_by_row(cases: list[Any], threshold: int, mod
             and any(same_language(declared, language) for language in known)
         )
         wanted = None
-        if judged and total < threshold:
+        romanised = variety == "arb_Latn" and dominant == "Latn"
+        if judged and total < threshold and not romanised:
             wanted = "language_mismatch" if other >= threshold else "low_confidence"
         assert bool(found.drop[row]) is (wanted is not None)
         if wanted:
@@ -698,8 +722,8 @@ def test_settled_rows_are_kept_whatever_they_are() -> None:
 def test_what_counts_as_the_same() -> None:
     a, b = draft(0, "Ｗhat  is it?", "It is"), draft(1, "what is IT?", "it  IS")
     assert losers(dedup(), table([a, b])) == []
-    for given in ({"normalize": "text"}, {"on": "prompt"}, {"on": "answer", "normalize": "text"}):
-        assert len(losers(dedup(**given), table([a, b]))) == 1
+    for setting in ({"normalize": "text"}, {"on": "prompt"}, {"on": "answer", "normalize": "text"}):
+        assert len(losers(dedup(**setting), table([a, b]))) == 1
     assert losers(dedup(on="answer"), table([a, b])) == []
     assert len(losers(dedup(on="answer"), table([a, draft(2, "another", "It is")]))) == 1
 
@@ -721,9 +745,9 @@ def test_preferences_are_equal_only_as_a_whole() -> None:
             rejected=[*shared, ("assistant", rejected)],
         )
 
-    for given in ({}, {"normalize": "text"}, {"on": "answer"}):
-        assert losers(dedup(**given), table([pair(0, "a", "b"), pair(1, "b", "a")], "preference")) == []
-        assert len(losers(dedup(**given), table([pair(0, "a", "b"), pair(1, "a", "b")], "preference"))) == 1
+    for setting in ({}, {"normalize": "text"}, {"on": "answer"}):
+        assert losers(dedup(**setting), table([pair(0, "a", "b"), pair(1, "b", "a")], "preference")) == []
+        assert len(losers(dedup(**setting), table([pair(0, "a", "b"), pair(1, "a", "b")], "preference"))) == 1
 
 
 Row = st.tuples(

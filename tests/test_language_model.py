@@ -9,6 +9,7 @@ import struct
 import unicodedata
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import fasttext_pybind
 import numpy as np
@@ -16,10 +17,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aya_data.core.errors import BuildError, InputError, NotFound
+from aya_data.core.errors import BuildError, HubUnreachable, InputError, NotFound
 from aya_data.core.language import fasttext_labels
 from aya_data.text.language_model import LanguageModel, ModelFile, locate
 from aya_data.text.script import measure_scripts, written_in
+from tests.hub_server import HubServer
+
+
+class ModelHub(HubServer):
+    """The Hub double, serving its folders as model repositories."""
+
+    async def _route(self, request: Any, host: str) -> None:
+        if host != "cdn" and request.words[0] not in ("api", "datasets", "objects"):
+            request.words = ["datasets", *request.words]
+        elif request.words[:2] == ["api", "models"]:
+            request.words[1] = "datasets"
+        await super()._route(request, host)
+
 
 SAMPLES = {
     "en": "The weather is lovely today and the children are playing in the garden.",
@@ -133,6 +147,23 @@ def test_a_model_by_path_is_relative_to_the_spec(tmp_path: Path) -> None:
     file = locate("own.ftz", base=tmp_path, cache=tmp_path)
     assert (file.digest, file.labels) == (bundled().digest, bundled().labels)
     assert locate(str(tmp_path / "own.ftz"), base=Path("/"), cache=tmp_path).digest == file.digest
+
+
+def test_a_model_of_the_hub_is_downloaded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = (resources.files("aya_data.text") / "models" / "lid.176.ftz").read_bytes()
+    (tmp_path / "up").mkdir()
+    (tmp_path / "up" / "model.bin").write_bytes(data)
+    with ModelHub({"org/lid": tmp_path / "up"}) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
+        for name in ("org/lid:model.bin", f"org/lid:model.bin@{hub.commit('org/lid')}"):
+            file = locate(name, base=tmp_path, cache=tmp_path)
+            assert (file.name, file.digest) == (name, bundled().digest)
+        for missing in ("org/lid:other.bin", "org/lid:model.bin@nobranch"):
+            with pytest.raises(NotFound, match="The Hub has no such repository, file or revision"):
+                locate(missing, base=tmp_path, cache=tmp_path)
+    assert locate("org/lid:model.bin", base=tmp_path, cache=tmp_path, offline=True).digest == bundled().digest
+    with pytest.raises(HubUnreachable, match=r"for org/lid:other\.bin: the build is offline"):
+        locate("org/lid:other.bin", base=tmp_path, cache=tmp_path, offline=True)
 
 
 def test_a_missing_model_is_an_error_that_says_where_it_was_looked_for(tmp_path: Path) -> None:

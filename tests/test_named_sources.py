@@ -28,6 +28,7 @@ from aya_data.builders.aya_collection import (
 from aya_data.builders.aya_dataset import AyaDatasetBuilder
 from aya_data.builders.aya_evaluation_suite import AyaEvaluationSuiteBuilder
 from aya_data.builders.dolly import DollyBuilder, without_citations
+from aya_data.builders.hub import HubBuilder
 from aya_data.builders.oasst import OasstBuilder
 from aya_data.builders.upstream import UpstreamBuilder, shard_split
 from aya_data.builders.xp3x import XP3xBuilder, parse_name
@@ -36,6 +37,7 @@ from aya_data.core.language import Variety, parse
 from aya_data.core.license import policy, resolve
 from aya_data.core.row import Draft, Rejection, tabulate
 from aya_data.core.stage import Environment
+from tests.hub_server import HubServer
 
 NAMED: tuple[type[UpstreamBuilder], ...] = (
     AyaDatasetBuilder,
@@ -748,7 +750,11 @@ def test_dolly_rows_and_their_translations_can_share_a_group(tmp_path: Path) -> 
 
 
 CELL = st.one_of(
-    st.none(), st.text(max_size=8), st.integers(), st.lists(st.text(max_size=3), max_size=2)
+    st.none(),
+    st.text(max_size=8),
+    st.sampled_from(["\ud800", "-", " ", "tur", "<unk>"]),
+    st.integers(),
+    st.lists(st.text(max_size=3), max_size=2),
 )
 
 
@@ -809,3 +815,199 @@ def test_keys_do_not_know_where_a_record_stood(
         "row_hash" if kind is not XP3xBuilder else "row_key"
     )  # a template stands in xp3x's name
     assert sorted(first.column(hashes)) == sorted(second.column(hashes))
+
+
+# hub, and the named sources on a Hub
+
+COLUMNS = {"prompt": "instruction", "context": "context", "answer": "response", "task": "category"}
+
+
+def hub_settings(**other: Any) -> dict[str, Any]:
+    return {"repo": "somebody/something", "columns": COLUMNS, "language": "eng", **other}
+
+
+def hub_builder(
+    folder: Path, content: Mapping[str, Sequence[Mapping[str, Any]]], **other: Any
+) -> HubBuilder:
+    for name, rows in content.items():
+        write(folder / "mirror" / name, rows)
+    settings_ = HubBuilder.Settings.model_validate(hub_settings(location="mirror", **other))
+    return HubBuilder("mine", settings_, environment(folder))
+
+
+def card(folder: Path, text: str) -> None:
+    (folder / "mirror").mkdir(exist_ok=True)
+    (folder / "mirror" / "README.md").write_text(f"---\n{text}\n---\n# A dataset\n")
+
+
+def test_hub_maps_columns_and_names_the_repository(tmp_path: Path) -> None:
+    files = {"data/train-00000-of-00001.parquet": [EMPLOYEE], "data/test.jsonl": [EMPLOYEE]}
+    found = read(hub_builder(tmp_path, files))
+    (draft,) = found.drafts
+    assert list(draft.messages) == [
+        ("user", "When did it open?\n\nIt opened in 1999.[4] It is old.[1][2]"),
+        ("assistant", "In 1999 [4]."),
+    ]
+    assert (draft.dataset, draft.split, draft.task) == ("somebody/something", "train", "closed_qa")
+    assert resolve(draft.license).license.use == "unknown"
+
+
+def test_hub_takes_the_cards_licence_only_when_asked(tmp_path: Path) -> None:
+    files = {"train.jsonl": [EMPLOYEE]}
+    card(tmp_path, "license: cc-by-4.0")
+    assert read(hub_builder(tmp_path, files)).drafts[0].license is None
+    builder = hub_builder(tmp_path, files, card_license=True)
+    found = read(builder)
+    assert found.column("license") == ["CC-BY-4.0"]
+    assert found.drafts[0].license_asserted == (
+        "the card of somebody/something at local says license: cc-by-4.0"
+    )
+    assert builder.pins()["card_license"] == "cc-by-4.0"
+    card(tmp_path, "license: [mit, other]")
+    with pytest.raises(InputError, match="states the licence 'mit AND other', which nobody knows"):
+        hub_builder(tmp_path, files, card_license=True).units()
+    card(tmp_path, "pretty_name: x")
+    with pytest.raises(InputError, match="the card of somebody/something states no licence"):
+        hub_builder(tmp_path, files, card_license=True).units()
+
+
+def test_hub_follows_the_cards_configs(tmp_path: Path) -> None:
+    files = {
+        "a/part-1.jsonl": [EMPLOYEE],
+        "a/part-2.jsonl": [EMPLOYEE],
+        "b/x.jsonl": [EMPLOYEE],
+        "b/held-out.jsonl": [EMPLOYEE],
+        "other.jsonl": [EMPLOYEE],
+    }
+    card(
+        tmp_path,
+        "configs:\n- config_name: a\n  data_files: a/part-*.jsonl\n"
+        "- config_name: b\n  data_files:\n  - split: train\n    path: [b/x.jsonl]\n"
+        "  - split: test\n    path: b/held-*\n",
+    )
+    with pytest.raises(InputError, match="has several configs and none is its default"):
+        hub_builder(tmp_path, files).units()
+
+    def names(**other: Any) -> list[str]:
+        return [unit.name for unit in hub_builder(tmp_path, files, **other).units()]
+
+    assert names(configs=["a"]) == ["a/part-1.jsonl", "a/part-2.jsonl"]
+    assert names(configs=["b"]) == ["b/x.jsonl"]
+    assert names(configs=["b"], splits=["test"]) == ["b/held-out.jsonl"]
+    assert names(files=["*.jsonl"]) == ["other.jsonl"]
+    assert len(names(files=["**/*.jsonl"])) == 5
+    with pytest.raises(NotFound, match="there is no config of somebody/something 'c'"):
+        names(configs=["c"])
+    with pytest.raises(InputError, match="no data file of somebody/something matches"):
+        names(files=["*.parquet"])
+
+
+def test_hub_without_a_card_goes_by_names(tmp_path: Path) -> None:
+    files = {
+        "fr/train.jsonl": [EMPLOYEE],
+        "fr/dev.jsonl": [EMPLOYEE],
+        "de/rows.jsonl": [EMPLOYEE],
+        "dataset_infos.json": [{}],
+    }
+    assert [u.name for u in hub_builder(tmp_path, files).units()] == [
+        "de/rows.jsonl",
+        "fr/train.jsonl",
+    ]
+    french = hub_builder(tmp_path, files, configs=["fr"], splits=["validation"]).units()
+    assert [(unit.name, unit.config) for unit in french] == [("fr/dev.jsonl", "fr")]
+    with pytest.raises(NotFound, match="'es'"):
+        hub_builder(tmp_path, files, configs=["es"]).units()
+
+
+def test_hub_with_a_loading_script_alone_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "mirror").mkdir()
+    builder = hub_builder(tmp_path, {})
+    (tmp_path / "mirror" / "something.py").write_text("import datasets")
+    with pytest.raises(InputError) as caught:
+        builder.units()
+    assert str(caught.value) == (
+        "somebody/something holds no data file. It has the loading script something.py, which is "
+        "never run. Many such datasets were converted on the branch refs/convert/parquet: add "
+        "'parquet_branch: true' to the source."
+    )
+
+
+def test_hub_names_a_column_that_no_file_has(tmp_path: Path) -> None:
+    files = {"train.parquet": [{**EMPLOYEE, "answer": "x"}]}
+    columns = {**COLUMNS, "answer": "anser"}
+    with pytest.raises(InputError, match="'anser', which is not in train.parquet.*'answer'"):
+        hub_builder(tmp_path, files, columns=columns).units()
+
+
+@pytest.mark.parametrize(
+    ("other", "what"),
+    [
+        ({"repo": "no name"}, "is not a name of the Hub"),
+        ({"parquet_branch": True, "revision": "v1"}, "has both revision and parquet_branch"),
+        ({"files": ["a"], "configs": ["b"]}, "has both files and configs"),
+        ({"card_license": True, "license": {"column": "l"}}, "has both license and card_license"),
+    ],
+)
+def test_hub_settings_that_contradict_each_other(other: dict[str, Any], what: str) -> None:
+    with pytest.raises(ValidationError, match=what):
+        HubBuilder.Settings.model_validate(hub_settings(**other))
+
+
+@pytest.fixture
+def no_token(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_ENDPOINT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "no-token"))
+
+
+@pytest.mark.usefixtures("no_token")
+def test_a_named_source_on_the_hub_is_pinned_and_read_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = "data/train-00000-of-00001.parquet"
+    write(tmp_path / "one" / train, [ANNOTATED])
+    write(tmp_path / "two" / train, [ANNOTATED, {**ANNOTATED, "inputs": "later"}])
+    write(tmp_path / "odd" / ODD_NAME, [PROMPT])
+    repositories = {"CohereLabs/aya_dataset": tmp_path / "one", "CohereLabs/xP3x": tmp_path / "odd"}
+    with HubServer(repositories) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
+        builder = AyaDatasetBuilder("source", AyaDatasetBuilder.Settings(), environment(tmp_path))
+        units = builder.units()
+        commit = hub.commit("CohereLabs/aya_dataset")
+        assert builder.pins() == {"repository": "CohereLabs/aya_dataset", "revision": commit}
+        assert units[0].location == f"hub:CohereLabs/aya_dataset@{commit}/{train}"
+        hub.move_branch("CohereLabs/aya_dataset", "main", tmp_path / "two")
+        for _ in range(2):
+            found = read(builder)
+            assert found.records == 1
+            assert found.rows["provenance"][0].as_py()["revision"] == commit
+        assert hub.log.read_twice() == 0
+        odd = read(XP3xBuilder("source", XP3xBuilder.Settings(), environment(tmp_path)))
+        assert odd.drafts[0].place == (ODD_NAME, 0)
+    mirrored = read(mirror(AyaDatasetBuilder, tmp_path / "m", {train: [ANNOTATED]}))
+    assert mirrored.column("row_hash") == found.column("row_hash")
+
+
+@pytest.mark.usefixtures("no_token")
+def test_any_dataset_of_the_hub_is_read_from_its_parquet_branch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "main" / "README.md", [])
+    (tmp_path / "main" / "something.py").write_text("raise SystemExit")
+    write(tmp_path / "converted" / "default" / "train" / "0000.parquet", [EMPLOYEE])
+    write(tmp_path / "converted" / "default" / "partial-test" / "0000.parquet", [EMPLOYEE])
+    name = "somebody/something"
+    with HubServer({name: tmp_path / "main"}) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
+        hub.move_branch(name, "refs/convert/parquet", tmp_path / "converted")
+        plain = HubBuilder(
+            "mine", HubBuilder.Settings.model_validate(hub_settings()), environment(tmp_path)
+        )
+        with pytest.raises(InputError, match="parquet_branch: true"):
+            plain.units()
+        settings_ = HubBuilder.Settings.model_validate(hub_settings(parquet_branch=True))
+        builder = HubBuilder("mine", settings_, environment(tmp_path))
+        found = read(builder)
+        assert [(d.config, d.split, d.task) for d in found.drafts] == [
+            ("default", "train", "closed_qa")
+        ]

@@ -117,6 +117,10 @@ class Builder(abc.ABC):
         """What identifies the input beyond settings and units: the pinned revision, model digests."""
         return {}
 
+    def notes(self) -> tuple[str, ...]:
+        """What people should know of this source, such as where records of its licence disagree."""
+        return ()
+
     @abc.abstractmethod
     def units(self) -> list[Unit]:
         """List the pieces of input, in any order. Called once per build, in the main process."""
@@ -161,8 +165,8 @@ class Filter(abc.ABC):
     name: ClassVar[str]
     Settings: ClassVar[type[BaseModel]]
     libraries: ClassVar[tuple[str, ...]] = ()
-    columns: ClassVar[tuple[str, ...]] = ()
-    """Row columns that judging needs."""
+    columns: tuple[str, ...] = ()
+    """Row columns that judging needs; an instance may ask for more than its class."""
 
     def __init__(self, settings: Any, environment: Environment) -> None:
         self.settings = settings

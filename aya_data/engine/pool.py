@@ -72,20 +72,24 @@ class LocalExecutor:
         store = Store(self.root)
         records: list[Record | None] = [None] * len(tasks)
         missing: list[int] = []
+        # Tasks with one key are one task: in two processes they would write the same file.
+        same: dict[str, list[int]] = {}
         for index, task in enumerate(tasks):
             record = store.get(task.key)
             if record is None:
-                missing.append(index)
+                if task.key not in same:
+                    missing.append(index)
+                same.setdefault(task.key, []).append(index)
             else:
                 records[index] = record
                 done(index, record, True)
         work = sum(tasks[index].size for index in missing)
         if self.workers == 1 or len(missing) < 2 or work < self.inline_bytes:
-            for index in missing:
-                records[index] = record = perform(self.root, tasks[index])
-                done(index, record, False)
+            finished: Iterator[tuple[int, Record]] = ((index, perform(self.root, tasks[index])) for index in missing)
         else:
-            for index, record in self._pooled(tasks, missing):
+            finished = self._pooled(tasks, missing)
+        for first, record in finished:
+            for index in same[tasks[first].key]:
                 records[index] = record
                 done(index, record, False)
         return [record for record in records if record is not None]

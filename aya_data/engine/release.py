@@ -138,6 +138,11 @@ def write_release(
         "terms": sorted({term for shard in shards for term in shard.facts["terms"]}),
         "rules": rules,
         "assertions": _assertions(plan),
+        "notes": [
+            {"source": name, "note": note}
+            for name, source in sorted(plan.sources.items())
+            for note in source.builder.notes()
+        ],
     }
     written = documents(manifest)
     for name, text in sorted(written.items()):

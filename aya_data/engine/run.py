@@ -121,6 +121,7 @@ class _Run:
             began = time.perf_counter()
             self.events("stage", name=stage.name, index=index, of=total)
             counts = visit[stage.kind](stage)
+            self.used.setdefault(stage.key, [])
             seconds = round(time.perf_counter() - began, 4)
             names = stage.reports or (stage.name,)
             for name in names:
@@ -250,22 +251,23 @@ class _Run:
         return counts
 
     def _number(self, stage: Stage) -> dict[str, dict[str, int]]:
-        parts = [row_part.part for row_part in (*self.waves[stage.wave], *self.reference)]
+        fresh_rows = [*self.waves[stage.wave], *self.reference]
+        parts = [row_part.part for row_part in fresh_rows]
         fresh = [entry for entry in self.ledgers if entry.wave == stage.wave]
-        settled = [row_part.part for wave in self.waves[: stage.wave] for row_part in wave]
+        settled = [(row_part.part, row_part.keys) for wave in self.waves[: stage.wave] for row_part in wave]
         identity = {
             "parts": [part.digest for part in parts],
             "ledgers": [entry.part.digest for entry in fresh],
-            "settled": [part.digest for part in settled],
+            "settled": [[part.digest, _keys_digest(keys)] for part, keys in settled],
         }
         arguments = {"parts": parts, "ledgers": [e.part for e in fresh], "settled": settled, **self.exchange}
         record = self._inline("all parts", "keying:number", identity, arguments)
         if record.facts["renamed"]:
             keys = keying.load(self.store, record.parts["keys"][0])
-            for row_part in (*self.waves[stage.wave], *self.reference):
-                row_part.keys = keys.get(row_part.part.path)
-            for entry in fresh:
-                entry.keys = keys.get(entry.part.path)
+            for number, row_part in enumerate(fresh_rows):
+                row_part.keys = keys.get(number)
+            for number, entry in enumerate(fresh, len(fresh_rows)):
+                entry.keys = keys.get(number)
         return {}
 
     def _limit(self, stage: Stage) -> dict[str, dict[str, int]]:
@@ -344,30 +346,45 @@ class _Run:
         return self._sum(records)
 
     def _compare(self, stage: Stage) -> dict[str, dict[str, int]]:
+        """Compare rows of one use with each other: a prompt must not displace a row that is released."""
         planned = self.plan.chain[stage.filters[0]]
-        members = self.waves[stage.wave]
-        selections = [m.selection for m in members if m.selection is not None]
-        earlier = [m for wave in self.waves[: stage.wave] for m in wave if m.selection is not None]
-        settled = [m.selection for m in earlier if m.selection is not None]
-        identity = {
-            "filter": planned.identity,
-            "stage": stage.name,
-            "selections": [part.digest for part in selections],
-            "settled": [part.digest for part in settled],
-        }
-        arguments = {
-            "filter": planned.filter,
-            "stage": stage.name,
-            "selections": selections,
-            "settled": settled,
-            "rows": [m.part for m in (*members, *earlier)],
-            **self.exchange,
-        }
-        record = self._inline("all parts", "comparing:compare", identity, arguments, planned.code)
-        for m, lost in zip(members, losers_by_part(self.store, record.parts["losers"][0], len(members)), strict=True):
-            m.losers = lost
-        self._keep_ledger([record])
-        return {name: dict(counts) for name, counts in record.counts.items()}
+        earlier = [m for wave in self.waves[: stage.wave] for m in wave]
+        by_use = self._by_use(self.waves[stage.wave])
+        settled_by_use = self._by_use(earlier)
+        tasks = []
+        for use, members in by_use.items():
+            settled = settled_by_use.get(use, [])
+            selections = [m.selection for m in members if m.selection is not None]
+            before = [m.selection for m in settled if m.selection is not None]
+            identity = {
+                "filter": planned.identity,
+                "stage": stage.name,
+                "selections": [part.digest for part in selections],
+                "settled": [part.digest for part in before],
+            }
+            arguments = {
+                "filter": planned.filter,
+                "stage": stage.name,
+                "selections": selections,
+                "settled": before,
+                "rows": [m.part for m in (*members, *settled)],
+                **self.exchange,
+            }
+            tasks.append(self._task(f"{use} rows", "comparing:compare", identity, arguments, 0, planned.code))
+        records = self._tasks(tasks)
+        for members, record in zip(by_use.values(), records, strict=True):
+            lost = losers_by_part(self.store, record.parts["losers"][0], len(members))
+            for m, rows in zip(members, lost, strict=True):
+                m.losers = rows
+        self._keep_ledger(records)
+        return self._sum(records)
+
+    def _by_use(self, members: Sequence[_RowPart]) -> dict[str, list[_RowPart]]:
+        found: dict[str, list[_RowPart]] = {}
+        for m in members:
+            if m.selection is not None:
+                found.setdefault(self.plan.sources[m.source].use, []).append(m)
+        return dict(sorted(found.items()))
 
     # Rows go out -----------------------------------------------------------------------------------
 
@@ -466,6 +483,7 @@ class _Run:
             "limit": self.plan.limit,
             "stages": self.used,
             "parts": parts,
+            "release": self.plan.stages[-1].key,
             "version": self.result.version if self.result else None,
         }
         durable.write_json(self.workspace.builds / f"{spec.name}.{spec.profile}.json", noted)

@@ -16,6 +16,7 @@ from __future__ import annotations
 import atexit
 import hashlib
 import mmap
+import os
 import re
 import struct
 from collections.abc import Sequence
@@ -166,16 +167,25 @@ def _download(model: str, match: re.Match[str], cache: Path, offline: bool) -> P
                 match["file"],
                 revision=match["revision"],
                 cache_dir=cache / "models",
+                endpoint=os.environ.get("HF_ENDPOINT"),
                 local_files_only=offline,
             )
         )
     except (errors.RepositoryNotFoundError, errors.EntryNotFoundError, errors.RevisionNotFoundError) as error:
         if isinstance(error, errors.LocalEntryNotFoundError):
-            raise HubUnreachable(model, "it has not been downloaded before") from error
+            raise HubUnreachable(model, _reason(error, offline)) from error
         raise NotFound("language model", model, remedy="The Hub has no such repository, file or revision.") from error
     # Whatever the network does ends in one of many exceptions of several packages.
     except (OSError, errors.HfHubHTTPError) as error:
-        raise HubUnreachable(model, str(error).splitlines()[0][:200] or type(error).__name__) from error
+        raise HubUnreachable(model, _reason(error, offline)) from error
+
+
+def _reason(error: Exception, offline: bool) -> str:
+    if offline:
+        return "the build is offline, and the file was not downloaded before"
+    # huggingface_hub wraps what the network said.
+    said = error.__cause__ or error
+    return (str(said).splitlines() or [""])[0][:200] or type(said).__name__
 
 
 class LanguageModel:

@@ -21,7 +21,7 @@ from importlib import resources
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Scripts", "measure_scripts", "written_in"]
+__all__ = ["Scripts", "measure_scripts", "same_letters", "written_in"]
 
 DATA_FILES = ("data/letters.tsv",)
 
@@ -80,6 +80,13 @@ def written_in(script: str, measured: str) -> bool:
     if script in UNDECIDED:
         return True
     return measured in PARTS.get(script, {script})
+
+
+def same_letters(one: str, two: str) -> bool:
+    """Tell whether two declared scripts are written with the same letters, as Hans and Hant are."""
+    if one in UNDECIDED or two in UNDECIDED:
+        return True
+    return not PARTS.get(one, frozenset({one})).isdisjoint(PARTS.get(two, {two}))
 
 
 def measure_scripts(texts: Sequence[str]) -> Scripts:

@@ -208,7 +208,7 @@ def _finalize(context: Context, value: Any) -> str:
     """Turn the value of ``{{ … }}`` into text; null is an error, because the word None never is meant."""
     budget = _budget(context)
     if value is MARK:
-        return MARK
+        return str(MARK)
     text: str = value if isinstance(value, str) else _plain(value)
     budget.step(1)
     budget.make(len(text))

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -108,16 +109,22 @@ def _download(kind: Kind, name: str, revision: str | None, cache: Path, offline:
             name,
             revision=revision,
             cache_dir=cache / "tokenizers",
+            endpoint=os.environ.get("HF_ENDPOINT"),
             allow_patterns=[*NAMES[kind], CONFIG, TEMPLATE],
             local_files_only=offline,
         )
     except errors.LocalEntryNotFoundError as error:
-        raise HubUnreachable(name, "it has not been downloaded before") from error
+        reason = "the build is offline, and the tokenizer was not downloaded before"
+        raise HubUnreachable(name, reason if offline else _first_line(error.__cause__ or error)) from error
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
         raise NotFound("tokenizer", name, remedy="Nor is there such a Hub repository or revision.") from error
     except (OSError, errors.HfHubHTTPError) as error:
-        raise HubUnreachable(name, str(error).splitlines()[0][:200] or type(error).__name__) from error
+        raise HubUnreachable(name, _first_line(error)) from error
     return Path(folder)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [""])[0][:200] or type(error).__name__
 
 
 class Tokenizer:
@@ -143,9 +150,8 @@ class Tokenizer:
             raise
         # Both libraries raise bare Exception, RuntimeError or OSError for a file that is none of theirs.
         except Exception as error:
-            reason = (str(error).splitlines() or [""])[0][:200]
             raise InputError(
-                f"{files.path} is not a {files.kind} tokenizer: {reason}",
+                f"{files.path} is not a {files.kind} tokenizer: {_first_line(error)}",
                 "Check 'kind': sentencepiece reads *.model files, huggingface tokenizer.json.",
             ) from error
         return Tokenizer(files, model, template)

@@ -1,0 +1,228 @@
+"""Queries: one SELECT over the catalog, read-only and boxed in.
+
+A query sees the catalog and the files of the releases, nothing else: no other file, no network, no extension, no
+setting, no writing. DuckDB's errors become :class:`~aya_data.core.errors.InputError` with the place
+in the query and what was perhaps meant.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import decimal
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import duckdb
+
+from aya_data.catalog.register import escaped_glob, quoted, register
+from aya_data.core.errors import InputError, NotFound, did_you_mean
+from aya_data.core.store import Workspace
+
+__all__ = ["Result", "open_catalog", "query"]
+
+MEMORY: Final = 1 << 30
+"""Bytes that a query may hold before it spills to disk."""
+
+TABLES: Final = (
+    "releases", "stages", "sources", "shards", "rows", "ledger", "edges", "licenses", "languages", "rules",
+)  # fmt: skip
+
+_REFUSED: Final = "only a single SELECT runs here: the catalog is read-only"
+_REMEDY: Final = "Write SELECT …, FROM …, WITH …, DESCRIBE, SUMMARIZE or SHOW TABLES."
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a query returned: ``columns`` and ``types`` (DuckDB's names) by position, ``rows`` as tuples.
+
+    ``complete`` is false when ``limit`` cut it.
+    """
+
+    columns: tuple[str, ...]
+    types: tuple[str, ...]
+    rows: list[tuple[Any, ...]]
+    complete: bool = True
+
+    def records(self) -> list[dict[str, Any]]:
+        """The rows as mappings of values that JSON can hold; of columns with one name the last counts."""
+        return [{name: _plain(value) for name, value in zip(self.columns, row, strict=True)} for row in self.rows]
+
+
+def query(
+    workspace: Workspace, sql: str, *, limit: int | None = None, memory: int = MEMORY, threads: int = 2
+) -> Result:
+    """Run one SELECT and return its result, or the first ``limit`` rows of it.
+
+    Works while a build runs. Raises :class:`InputError` for anything else than a SELECT and for what
+    DuckDB finds wrong, :class:`NotFound` when nothing was ever built.
+    """
+    with open_catalog(workspace, memory=memory, threads=threads) as con:
+        try:
+            statements = con.extract_statements(sql)
+        except duckdb.Error as error:
+            raise _explained(con, sql, error) from error
+        if not statements:
+            raise InputError("the query is empty", _REMEDY)
+        if len(statements) > 1:
+            raise InputError(f"these are {len(statements)} statements: {_REFUSED}", "Run them one by one.")
+        if statements[0].type != duckdb.StatementType.SELECT:
+            kind = str(statements[0].type).rpartition(".")[2]
+            if kind == "MULTI":
+                raise InputError(_REFUSED, "Give PIVOT its values with IN (…).")
+            raise InputError(f"{kind} is refused: {_REFUSED}", _REMEDY)
+        try:
+            cursor = con.execute(sql)
+            described = cursor.description or []
+            rows = cursor.fetchall() if limit is None else cursor.fetchmany(limit + 1)
+        except duckdb.Error as error:
+            raise _explained(con, sql, error) from error
+    complete = limit is None or len(rows) <= limit
+    return Result(
+        tuple(str(column[0]) for column in described),
+        tuple(str(column[1]) for column in described),
+        rows if complete else rows[:limit],
+        complete,
+    )
+
+
+@contextlib.contextmanager
+def open_catalog(
+    workspace: Workspace, *, boxed: bool = True, memory: int = MEMORY, threads: int = 2
+) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Open the catalog for reading; make it first where it is missing, unreadable or of another place.
+
+    ``boxed`` is for SQL that a person wrote; without it parts of the store can be read too.
+    """
+    if not any(workspace.releases.glob("*/*/manifest.json")) and not workspace.catalog.exists():
+        raise NotFound("release in the workspace", str(workspace.root), remedy="Run first: aya-data build SPEC")
+    con = _connect(workspace.catalog, memory, threads) if workspace.catalog.exists() else None
+    if con is None or not _of_here(con, workspace):
+        if con is not None:
+            con.close()
+        con = _connect(register(workspace), memory, threads)
+    if con is None:
+        raise InputError("the catalog cannot be opened", "Remove the file; it is made anew.", str(workspace.catalog))
+    try:
+        if boxed:
+            _box(con, workspace)
+        yield con
+    finally:
+        con.close()
+
+
+def _connect(path: Path, memory: int, threads: int) -> duckdb.DuckDBPyConnection | None:
+    config: dict[str, Any] = {
+        "memory_limit": f"{max(memory, 64 << 20) >> 20}MiB",
+        "threads": threads,
+        "autoinstall_known_extensions": False,
+        "autoload_known_extensions": False,
+        "python_enable_replacements": False,
+    }
+    try:
+        return duckdb.connect(str(path), read_only=True, config=config)
+    except (duckdb.IOException, duckdb.SerializationException, duckdb.InvalidInputException):
+        return None
+
+
+def _of_here(con: duckdb.DuckDBPyConnection, workspace: Workspace) -> bool:
+    """Whether the catalog was made for this folder: its views hold absolute paths."""
+    try:
+        row = con.execute("SELECT root FROM shape.workspace").fetchone()
+    except duckdb.Error:
+        return False
+    return row is not None and row[0] == str(workspace.root)
+
+
+def _box(con: duckdb.DuckDBPyConnection, workspace: Workspace) -> None:
+    folder = f"{workspace.releases}/"
+    allowed = ", ".join(quoted(path) for path in dict.fromkeys((folder, escaped_glob(folder))))
+    con.execute(f"SET allowed_directories = [{allowed}]")
+    con.execute("SET enable_external_access = false")
+    con.execute("SET lock_configuration = true")
+
+
+# Errors --------------------------------------------------------------------------------------------
+
+_LINE = re.compile(r"^LINE (\d+): (.*)\n( *)\^", re.MULTILINE)
+_TABLE = re.compile(r"Table with name (.+?) does not exist")
+_COLUMN = re.compile(
+    r'(?:Referenced|Values list|Referenced table).*?column(?: named)? "(.+?)" not found'
+    r'|does not have a column named "(.+?)"|Referenced column "(.+?)" (?:was )?not found'
+)
+
+
+def _explained(con: duckdb.DuckDBPyConnection, sql: str, error: duckdb.Error) -> InputError:
+    text = str(error)
+    summary = text.split("\nLINE ")[0].strip()
+    table, column = _TABLE.search(text), _COLUMN.search(text)
+    if table:
+        word = table[1].strip('"')
+        what, remedy = f"there is no table {word!r}", did_you_mean(word, TABLES)
+    elif column:
+        word = next(group for group in column.groups() if group)
+        what, remedy = f"there is no column {word!r}", did_you_mean(word, _columns(con, sql))
+    elif isinstance(error, duckdb.PermissionException):
+        word = ""
+        what = "a query may read the catalog and nothing else"
+        remedy = f"The tables are {', '.join(TABLES)}."
+    elif isinstance(error, duckdb.OutOfMemoryException):
+        word, what, remedy = "", "the query needs more memory than it may use", "Select fewer columns, or aggregate."
+    else:
+        word = ""
+        what, remedy = re.sub(r"^[A-Za-z ]+ Error: ", "", summary).replace("\n", " ").strip(), ""
+    place = _place(sql, text, word)
+    if place is None:
+        return InputError(what, remedy)
+    line, start = place
+    shown = sql.splitlines()[line - 1] if sql.splitlines() else ""
+    length = max(1, len(word))
+    excerpt = f"  {shown}\n  {' ' * (start - 1)}{'^' * min(length, max(1, len(shown) - start + 1))}"
+    return InputError(what, f"{remedy}\n{excerpt}" if remedy else f"\n{excerpt}".lstrip(" "), f"query:{line}:{start}")
+
+
+def _place(sql: str, text: str, word: str) -> tuple[int, int] | None:
+    """Line and column (from 1) of an error: of the word where it is known, else of DuckDB's caret."""
+    said = _LINE.search(text)
+    line = int(said[1]) if said else None
+    lines = sql.splitlines()
+    if word:
+        for number, content in enumerate(lines, 1):
+            at = re.search(rf"(?<!\w){re.escape(word)}(?!\w)", content, re.IGNORECASE)
+            if at and line in (None, number):
+                return number, at.start() + 1
+    if said and line and line <= len(lines) and not said[2].startswith("..."):
+        return line, len(said[3]) - len(f"LINE {line}: ") + 1
+    return (line, 1) if line and line <= len(lines) else None
+
+
+def _columns(con: duckdb.DuckDBPyConnection, sql: str) -> set[str]:
+    """The columns of the tables that a query names; of all when it names none."""
+    found = con.execute("SELECT table_name, column_name FROM duckdb_columns() WHERE schema_name = 'main'").fetchall()
+    found += con.execute("SELECT table_name, column_name FROM duckdb_columns() WHERE schema_name = 'shape'").fetchall()
+    words = {word.lower() for word in re.findall(r"\w+", sql)}
+    named = {column for table, column in found if table in words}
+    return named or {column for _, column in found}
+
+
+def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, decimal.Decimal):
+        return int(value) if value == value.to_integral_value() else float(value)
+    if isinstance(value, Mapping):
+        return {key if isinstance(key, str) else json.dumps(_plain(key)): _plain(v) for key, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if isinstance(value, datetime.date | datetime.time):
+        return value.isoformat()
+    if isinstance(value, bytes):
+        return value.hex()
+    return str(value)

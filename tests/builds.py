@@ -1,0 +1,260 @@
+"""Builds of toy data for the engine's tests: in this process, in a forked child that may be killed, or as a command.
+
+``python -m tests.builds OPTIONS`` (JSON) builds as the command line does: one line on stderr when it fails.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+import aya_data.engine.worker
+from aya_data.core import durable, ledger
+from aya_data.core.errors import AyaDataError
+from aya_data.core.ledger import LEDGER
+from aya_data.core.registry import Registry
+from aya_data.core.spec import load_spec
+from aya_data.core.store import Workspace, command_line
+from aya_data.engine.events import Events, Listener
+from aya_data.engine.plan import PART_BYTES, Plan, make_plan
+from aya_data.engine.pool import INLINE_BYTES, LocalExecutor
+from aya_data.engine.release import EDGES
+from aya_data.engine.run import Build, run
+from aya_data.filters import FILTERS
+
+__all__ = [
+    "FULL",
+    "SMALL",
+    "Record",
+    "build",
+    "edges",
+    "entries",
+    "fates",
+    "in_child",
+    "killed_at",
+    "plan",
+    "released",
+    "spec",
+    "toy_records",
+    "traced",
+    "tree",
+    "write_files",
+]
+
+Record = dict[str, Any]
+REGISTRY = Registry(builders={"toy": "tests.toy:ToyBuilder", "echo": "tests.toy:EchoBuilder"}, filters=FILTERS)
+
+SMALL = """
+name: toy
+seed: 3
+policy: research
+sources:
+  a: {builder: toy, folder: data}
+  b: {builder: echo, from: a, take: 9}
+filters: [license, {length: {min_chars: 5}}, exact_dedup]
+mix: {budget: {rows: 40}, weights: {a: 60, b: rest}}
+release: {validation: 0.1}
+"""
+"""A build of every kind of stage but a measure, in half a second."""
+
+FULL = SMALL.replace("exact_dedup]", "{language_id: {min_confidence: 0.5}}, exact_dedup]")
+"""The same with a measure."""
+
+
+def toy_records(count: int) -> list[Record]:
+    """Records with duplicates, a second language, two licences, broken ones and one without a licence."""
+    return [
+        {
+            "p": f"Please tell me something interesting about the number {i % (count * 5 // 6)} and its history.",
+            "a": f"The number {i % (count * 5 // 6)} is a number that people have known for a long time.",
+            "lang": "en" if i % 10 else "tr",
+            "license": None if i == 11 else "CC-BY-4.0" if i % 7 else "CC-BY-NC-4.0",
+            "bad": i % 50 == 3,
+        }
+        for i in range(count)
+    ]
+
+
+def write_files(folder: Path, files: Mapping[str, Sequence[Record]]) -> None:
+    """Write records as JSON lines, one file per name."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, records in files.items():
+        lines = (json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+        (folder / name).write_text("".join(lines), encoding="utf-8")
+
+
+def spec(folder: Path, text: str = SMALL, records: Sequence[Record] | None = None, files: int = 3) -> Path:
+    """Write a spec and its data to ``folder``; return the path of the spec."""
+    found = toy_records(72) if records is None else list(records)
+    share = -(-len(found) // files) if found else 1
+    write_files(folder / "data", {f"f{n}.jsonl": found[n * share : (n + 1) * share] for n in range(files)})
+    path = folder / "toy.yaml"
+    path.write_text(text)
+    return path
+
+
+def documents(manifest: Mapping[str, Any]) -> dict[str, str]:
+    """A card of one line: what the release says of itself is tested with the card."""
+    return {"README.md": f"# {manifest['name']}: {manifest['rows']} rows\n"}
+
+
+def plan(path: Path, workspace: Path, part_bytes: int = PART_BYTES, limit: int | None = None, sets: Sequence[str] = ()) -> Plan:
+    """Plan a toy build."""
+    return make_plan(load_spec(path, sets=sets, registry=REGISTRY), Workspace(workspace), part_bytes=part_bytes, limit=limit)
+
+
+def build(
+    path: Path,
+    workspace: Path,
+    *,
+    workers: int = 1,
+    part_bytes: int = PART_BYTES,
+    inline_bytes: int = INLINE_BYTES,
+    limit: int | None = None,
+    sets: Sequence[str] = (),
+    memory: int = 1 << 30,
+    threads: int = 1,
+    listeners: Iterable[Listener] = (),
+) -> Build:
+    """Build a toy spec in this process."""
+    place = Workspace(workspace)
+    with place.hold(command_line()):
+        made = plan(path, workspace, part_bytes, limit, sets)
+        durable.make_folder(place.temporary)
+        with LocalExecutor(place.store.root, workers, inline_bytes) as executor:
+            return run(made, place, executor, Events(*listeners), documents, memory, threads)
+
+
+# Children ------------------------------------------------------------------------------------------
+
+
+def in_child(work: Callable[..., None], *arguments: Any) -> int:
+    """Run ``work`` in a new process; return its exit code, negative for a signal."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.builds"])
+    child = context.Process(target=work, args=arguments)
+    child.start()
+    child.join()
+    code = child.exitcode
+    child.close()
+    assert code is not None
+    return code
+
+
+def _build_with(variables: Mapping[str, str], path: Path, workspace: Path, options: Mapping[str, Any]) -> None:
+    os.environ.update(variables)
+    durable.failpoint.__init__()  # type: ignore[misc]
+    build(path, workspace, **options)
+
+
+def killed_at(operation: int, path: Path, workspace: Path, **options: Any) -> bool:
+    """Build in a child that is killed just before its ``operation``-th durable operation; whether it was."""
+    code = in_child(_build_with, {"AYA_DATA_FAIL_AT": str(operation)}, path, workspace, options)
+    assert code in (0, -signal.SIGKILL), code
+    return code != 0
+
+
+def traced(path: Path, workspace: Path, trace: Path, **options: Any) -> list[dict[str, str]]:
+    """Build in a child that logs its durable operations; return them."""
+    trace.mkdir(parents=True)
+    assert in_child(_build_with, {"AYA_DATA_TRACE": str(trace)}, path, workspace, options) == 0
+    return [json.loads(line) for line in (trace / "operations.jsonl").read_text().splitlines()]
+
+
+# What came out ---------------------------------------------------------------------------------------
+
+
+def tree(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file under a folder, by path."""
+    return {
+        str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest()
+        for p in sorted(folder.rglob("*"))
+        if p.is_file()
+    }
+
+
+def released(path: Path) -> pa.Table:
+    """All rows of a release, without the columns of kinds it does not have."""
+    files = sorted(p for p in path.rglob("*.parquet") if "ledger" not in p.parts)
+    return pa.concat_tables([pq.read_table(p, partitioning=None) for p in files], promote_options="default")
+
+
+def _stream(path: Path, name: str, schema: pa.Schema) -> pa.Table:
+    files = sorted((path / "ledger").glob(f"{name}-*.parquet"))
+    return pa.concat_tables([pq.read_table(p, partitioning=None) for p in files]).cast(schema)
+
+
+def entries(path: Path) -> pa.Table:
+    """The ledger of a release."""
+    return _stream(path, "ledger", LEDGER)
+
+
+def edges(path: Path) -> pa.Table:
+    """The parent edges of a release."""
+    return _stream(path, "edges", EDGES)
+
+
+def fates(result: Build) -> dict[str, list[str]]:
+    """What became of every row: ``released``, or the outcome where it ended.
+
+    What a ``derive`` stage says of a parent is no end: the parent itself went on to the mixture.
+    """
+    found: dict[str, list[str]] = {}
+    parents = set(edges(result.result.path)["parent"].to_pylist())
+    for key in set(released(result.result.path)["row_key"].to_pylist()):
+        found.setdefault(key, []).append("released")
+    for entry in entries(result.result.path).to_pylist():
+        told_of_parent = entry["stage"].startswith("derive:") and entry["row_key"] in parents
+        if entry["outcome"] != "flagged" and not told_of_parent:
+            found.setdefault(entry["row_key"], []).append(entry["outcome"])
+    return found
+
+
+def check_law(result: Build) -> None:
+    """Assert law 2: every stage balances, its ledger says the same, and stages hand on what they got."""
+    manifest = result.result.manifest
+    said: dict[tuple[str, str], int] = {}
+    for entry in entries(result.result.path).to_pylist():
+        said[entry["stage"], entry["outcome"]] = said.get((entry["stage"], entry["outcome"]), 0) + 1
+    for stage in result.stages:
+        assert ledger.balance(stage.counts) == 0, stage
+        for outcome in ("dropped", "merged", "not_sampled", "consumed"):
+            assert said.pop((stage.name, outcome), 0) == stage.counts[outcome], (stage, outcome)
+    assert not [key for key in said if key[1] != "flagged"]
+    rows = released(result.result.path) if manifest["rows"] else None
+    assert result.stages[-3].name == "mix"
+    assert result.stages[-3].counts["rows_out"] == manifest["rows"] == (rows.num_rows if rows else 0)
+
+
+def main() -> None:
+    """Build as the command line does, with the options of the first argument."""
+    options = json.loads(sys.argv[1])
+    path, workspace = Path(options.pop("spec")), Path(options.pop("workspace"))
+    limit = options.pop("file_size", None)
+    if limit is not None:
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        done = build(path, workspace, **options)
+    except AyaDataError as error:
+        print(f"aya-data: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    print(json.dumps({"version": done.result.version, "digest": done.result.digest, "path": str(done.result.path)}))
+
+
+if __name__ == "__main__":
+    main()
