@@ -114,6 +114,7 @@ def plan_as_dict(plan: Plan, workspace: str | Path | None = None) -> dict[str, A
                 "files": len({u.name for u in s.units}),
                 "bytes": sum(u.size for u in s.units if not u.slice or u.slice[0] == 0),
                 "pins": s.builder.pins(),
+                "notes": list(s.builder.notes()),
             }
             for _, s in sorted(plan.sources.items())
         ],

@@ -257,9 +257,7 @@ class AyaCollectionBuilder(_CollectionBuilder):
         missing = set(self._chosen()) - {unit.config for unit in units}
         # The bundled sample holds some of the 64 configs, and all of them is what nobody asks for.
         if missing and self.settings.configs != CONFIGS:
-            raise NotFound(
-                f"file of config in {self._places()}", min(missing), {u.config or "" for u in units}
-            )
+            raise NotFound(f"file of config in {self._places()}", min(missing), {u.config or "" for u in units})
         return units
 
     def notes(self) -> tuple[str, ...]:
@@ -304,9 +302,7 @@ class AyaCollectionLanguageSplitSettings(UpstreamSettings):
             try:
                 languages.parse(name)
             except NotFound as error:
-                raise wrong(
-                    f"names the language {name!r}, which is unknown", error.remedy
-                ) from None
+                raise wrong(f"names the language {name!r}, which is unknown", error.remedy) from None
         return names
 
 

@@ -139,9 +139,7 @@ class AyaDatasetBuilder(UpstreamBuilder):
                         found = label(record.fields.get("user_id"))
                         said = {n: record.fields.get(n) for n in DEMOGRAPHICS}
                         # An annotator may stand there twice; which comes first must not matter.
-                        if found and (
-                            found not in people or canonical(said) < canonical(people[found])
-                        ):
+                        if found and (found not in people or canonical(said) < canonical(people[found])):
                             people[found] = said
             self._people = people
         return self._people.get(user)

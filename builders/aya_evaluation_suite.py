@@ -86,9 +86,7 @@ class AyaEvaluationSuiteBuilder(UpstreamBuilder):
         if upstream is None:
             key = row_key(dataset, record_digest(fields))
         else:
-            key = row_key(
-                dataset, canonical([upstream, code, script]).decode("utf-8", "surrogatepass")
-            )
+            key = row_key(dataset, canonical([upstream, code, script]).decode("utf-8", "surrogatepass"))
         facts = part_facts(self.name, unit.config or "")
         origin = ORIGIN[unit.config]
         extra: dict[str, Any] = {"id": fields.get("id"), "source_id": fields.get("source_id")}

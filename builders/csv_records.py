@@ -154,9 +154,9 @@ def _multiline(
     try:
         values = _csv(feed(), delimiter)
         if delimiter == "\t":
-            # In TSV a quote may be text; then it swallowed lines that are records of their own.
+            # In TSV a quote may be text; then it swallowed lines that are whole records, and is one.
             tabs = [more.count(b"\t") for more in taken if isinstance(more, bytes)]
-            if len(values) != width or width - 1 in tabs:
+            if len(values) != width or (line.count(b"\t") == width - 1 and width - 1 in tabs):
                 raise Malformed("unclosed_quote")
     except Malformed:
         pending.put_back(taken)

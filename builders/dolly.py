@@ -77,9 +77,7 @@ class DollyBuilder(UpstreamBuilder):
         fields = record.fields
         key = row_key(self.name, record_digest(fields))
         place = (unit.name, record.index)
-        instruction, context, response = (
-            fields.get(name) for name in ("instruction", "context", "response")
-        )
+        instruction, context, response = (fields.get(name) for name in ("instruction", "context", "response"))
         for column, value in (("instruction", instruction), ("context", context)):
             if value is not None and not isinstance(value, str):
                 return Rejection(key, place, "not_text", type(value).__name__, "string", column)

@@ -59,9 +59,7 @@ class HubSettings(MappingSettings):
     """Settings of ``hub``."""
 
     repo: str = Field(description="The repository, owner/name.", examples=["owner/name"])
-    revision: str = Field(
-        "main", min_length=1, description="Branch, tag or commit; a build pins it to a commit."
-    )
+    revision: str = Field("main", min_length=1, description="Branch, tag or commit; a build pins it to a commit.")
     location: str | None = Field(
         None,
         min_length=1,
@@ -75,20 +73,15 @@ class HubSettings(MappingSettings):
     splits: tuple[str, ...] | None = Field(
         None,
         min_length=1,
-        description="Splits to read. Default: the training split, or every split of a config that "
-        "has none.",
+        description="Splits to read. Default: the training split, or every split of a config that has none.",
     )
     files: tuple[str, ...] | None = Field(
         None,
         min_length=1,
         description="Patterns over the paths in the repository: data/*.jsonl, **/*.parquet.",
     )
-    parquet_branch: bool = Field(
-        False, description=f"Read the Hub's own conversion to Parquet ({PARQUET_BRANCH})."
-    )
-    card_license: bool = Field(
-        False, description="Take the licence tag of the card for every row, as an assertion."
-    )
+    parquet_branch: bool = Field(False, description=f"Read the Hub's own conversion to Parquet ({PARQUET_BRANCH}).")
+    card_license: bool = Field(False, description="Take the licence tag of the card for every row, as an assertion.")
 
     @model_validator(mode="after")
     def _check(self) -> HubSettings:
@@ -188,9 +181,7 @@ class HubBuilder(UpstreamBuilder):
         tag = unit.labels.get("card_license")
         if tag is not None:
             reason = f"the card of {self.settings.repo} at {unit.revision} says license: {tag}"
-            assumed = self.settings.model_copy(
-                update={"license": LicenseFrom(assume=tag, reason=reason)}
-            )
+            assumed = self.settings.model_copy(update={"license": LicenseFrom(assume=tag, reason=reason)})
             mapper = Mapper(self.source, assumed, self.environment.seed)
         labels = {"dataset": self.dataset(unit), **mapper.file_labels(unit.name)}
         for records in self.records(unit):
@@ -220,8 +211,7 @@ class HubBuilder(UpstreamBuilder):
         raise InputError(
             f"the card of {self.settings.repo} states "
             + ("no licence" if tag is None else f"the licence {tag!r}, which nobody knows"),
-            f"Remove card_license from the source {self.source!r}, or write "
-            "license: {assume: …, reason: …}.",
+            f"Remove card_license from the source {self.source!r}, or write license: {{assume: …, reason: …}}.",
         )
 
     def _check_columns(self, units: Sequence[Unit]) -> None:
@@ -341,9 +331,7 @@ def _by_folder(origin: Origin, data: Sequence[File], settings: HubSettings) -> d
 
 
 def _without_data(origin: Origin) -> str:
-    scripts = [
-        file.path for file in origin.files if "/" not in file.path and file.path.endswith(".py")
-    ]
+    scripts = [file.path for file in origin.files if "/" not in file.path and file.path.endswith(".py")]
     if not scripts:
         return "Check its name and revision."
     return (

@@ -12,15 +12,15 @@ by a rule of its own (``deleted``, ``synthetic``, ``not_reviewed``, …), becaus
 together without its parent (``orphan``, ``parent_dropped``), or because the chosen shape has no use
 for it (``not_on_best_path``, ``no_answer``, ``not_ranked``, ``tied_rank``, ``no_pair``).
 
-A tree lies within one file, but in no promised order, so a file is read whole: about 1.5 KB of
-memory per message, 200 MB for the training split of oasst2.
+A tree lies within one file, but in no promised order, so a file is read whole: 3.5 KB of
+memory and 60 microseconds per message, 450 MB for the training split of oasst2 (measured).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import combinations
+from itertools import combinations, pairwise
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
@@ -56,7 +56,7 @@ class OasstSettings(UpstreamSettings):
     )
     shape: Literal["best_path", "all_leaves", "preference"] = Field(
         "best_path",
-        description="best_path makes one conversation of a tree, following the best ranked message; "
+        description="best_path makes one conversation of a tree, following the best ranked messages; "
         "all_leaves one for every last answer; preference pairs ranked answers to one message.",
     )
     pairs: Literal["best_worst", "adjacent", "all"] = Field(
@@ -65,9 +65,7 @@ class OasstSettings(UpstreamSettings):
     unreviewed: Literal["drop", "keep"] = Field(
         "drop", description="What to do with messages that reviewers did not pass."
     )
-    synthetic: Literal["drop", "keep"] = Field(
-        "drop", description="What to do with messages that a model wrote."
-    )
+    synthetic: Literal["drop", "keep"] = Field("drop", description="What to do with messages that a model wrote.")
 
 
 @dataclass(slots=True, eq=False)
@@ -178,7 +176,7 @@ class OasstBuilder(UpstreamBuilder):
         for message in messages:
             if message.id:
                 known.setdefault(message.id, []).append(message)
-        for same in known.values():
+        for same in (copies for copies in known.values() if len(copies) > 1):
             # Position must not decide which of two is kept.
             same.sort(key=lambda message: record_digest(message.fields))
             for copy, message in enumerate(same[1:], 1):
@@ -247,13 +245,11 @@ class OasstBuilder(UpstreamBuilder):
             waiting += message.below
             if message.role != "user":
                 continue
-            ranked = sorted(
-                (m for m in message.below if m.rank is not None), key=lambda m: (m.rank, m.key)
-            )
+            ranked = sorted((m for m in message.below if m.rank is not None), key=lambda m: (m.rank, m.key))
             if self.settings.pairs == "all":
                 pairs = list(combinations(ranked, 2))
             elif self.settings.pairs == "adjacent":
-                pairs = list(zip(ranked, ranked[1:], strict=False))
+                pairs = list(pairwise(ranked))
             else:
                 pairs = [(ranked[0], ranked[-1])] if len(ranked) > 1 else []
             for better, worse in pairs:
@@ -280,9 +276,7 @@ class OasstBuilder(UpstreamBuilder):
         }
         return draft
 
-    def _draft(
-        self, leaf: Message, parents: Sequence[Message], dataset: str, unit: Unit, key: str
-    ) -> Draft:
+    def _draft(self, leaf: Message, parents: Sequence[Message], dataset: str, unit: Unit, key: str) -> Draft:
         facts = part_facts(dataset, "*")
         written = [m for m in parents if m.fields.get("synthetic") is True]
         languages = [label(m.fields.get("lang")) for m in (leaf, parents[0])]
@@ -308,9 +302,7 @@ class OasstBuilder(UpstreamBuilder):
             rule = "pair" if self.settings.shape == "preference" else "conversation"
             return Rejection(message.key, place, rule, outcome="consumed")
         if message.fate:
-            return Rejection(
-                message.key, place, message.fate, message.value, evidence=message.evidence
-            )
+            return Rejection(message.key, place, message.fate, message.value, evidence=message.evidence)
         return Rejection(message.key, place, self._unused(message), str(message.rank or ""))
 
     def _unused(self, message: Message) -> str:
@@ -426,9 +418,7 @@ def _labels(fields: Mapping[str, Any]) -> dict[str, float] | None:
     names, values = labels.get("name"), labels.get("value")
     if not isinstance(names, list) or not isinstance(values, list):
         return None
-    return {
-        str(n): round(v, 4) for n, v in zip(names, values, strict=False) if isinstance(v, float)
-    }
+    return {str(n): round(v, 4) for n, v in zip(names, values, strict=False) if isinstance(v, float)}
 
 
 def _encodable(text: str) -> bool:

@@ -89,7 +89,7 @@ def read_parquet(location: str, slice: tuple[int, int] | None, columns: Sequence
                 done = index
                 try:
                     for batch in source.iter_batches(size, row_groups=[group], columns=leaves):
-                        shown = names if leaves is None else [n for n in names if n in set(columns or ())]
+                        shown = names if leaves is None else leaves
                         for piece in _pieces(batch):
                             yield _rows(piece, shown, done)
                             done += piece.num_rows

@@ -90,8 +90,8 @@ def read_records(
     if format == "parquet":
         from aya_data.builders.parquet_records import read_parquet
 
-        return read_parquet(location, slice, columns)
-    if format == "jsonl":
+        chunks = read_parquet(location, slice, columns)
+    elif format == "jsonl":
         chunks = _chunks(read_jsonl(location, slice, first))
     elif format == "json":
         chunks = _chunks(read_json(location))

@@ -78,12 +78,9 @@ class UpstreamSettings(Settings):
     splits: tuple[str, ...] | None = Field(
         None,
         min_length=1,
-        description="Splits to read. Default: the training split, or every split of a part that has "
-        "no training split.",
+        description="Splits to read. Default: the training split, or every split of a part that has no training split.",
     )
-    max_chars: int = Field(
-        1_000_000, ge=1, description="A record with a longer text goes to the ledger (characters)."
-    )
+    max_chars: int = Field(1_000_000, ge=1, description="A record with a longer text goes to the ledger (characters).")
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,14 +159,8 @@ class UpstreamBuilder(Builder):
 
     def notes(self) -> tuple[str, ...]:
         """Say what a person should know: where records of a part's licence disagree, what was assumed."""
-        found = (
-            (part, part_facts(collection, part).conflicts) for collection, part in self.parts()
-        )
-        return tuple(
-            f"{self.name if part == '*' else part}: {text}"
-            for part, texts in found
-            for text in texts
-        )
+        found = ((part, part_facts(collection, part).conflicts) for collection, part in self.parts())
+        return tuple(f"{self.name if part == '*' else part}: {text}" for part, texts in found for text in texts)
 
     def dataset(self, unit: Unit) -> str:
         """Name the nested dataset that records of ``unit`` belong to when they do not say."""
@@ -211,18 +202,15 @@ class UpstreamBuilder(Builder):
                 if choice is not None and format_of(file.path) is not None:
                     found.append((origin, folder, file, choice))
         # A part is what one config (or language folder) holds; some have no training split.
-        training = {
-            (folder, choice.config) for _, folder, _, choice in found if choice.split == "train"
-        }
+        training = {(folder, choice.config) for _, folder, _, choice in found if choice.split == "train"}
         wanted: tuple[str, ...] | None = self.settings.splits
         for origin, folder, file, choice in found:
             seen.add(choice.split or "")
             if wanted is not None:
                 if choice.split not in wanted:
                     continue
-            elif self.training_only and (folder, choice.config) in training:
-                if choice.split != "train":
-                    continue
+            elif self.training_only and choice.split != "train" and (folder, choice.config) in training:
+                continue
             units += self._pieces(origin, folder, file, choice)
         if wanted is not None and (missing := sorted(set(wanted) - seen)) and found:
             raise NotFound(f"split in source {self.source!r}", missing[0], seen - {""})
@@ -249,9 +237,7 @@ class UpstreamBuilder(Builder):
                     rejections.append(result)
             yield Batch(len(records), drafts, rejections)
 
-    def records(
-        self, unit: Unit, columns: Sequence[str] | None = None
-    ) -> Iterator[list[Record | Broken]]:
+    def records(self, unit: Unit, columns: Sequence[str] | None = None) -> Iterator[list[Record | Broken]]:
         """Read the records of a unit, fetching its file from the Hub when it is not here yet."""
         path = localize_file(unit.location, self.environment.cache)
         format_ = format_of(unit.name)

@@ -68,9 +68,7 @@ class XP3xSettings(UpstreamSettings):
             try:
                 languages.parse(name)
             except NotFound as error:
-                raise wrong(
-                    f"names the language {name!r}, which is unknown", error.remedy
-                ) from None
+                raise wrong(f"names the language {name!r}, which is unknown", error.remedy) from None
         return names
 
 
@@ -98,11 +96,10 @@ def parse_name(path: str) -> FileName:
     source, target = (pair[1], pair[2]) if pair else (None, None)
     if pair and "_inverted" in stem:
         source, target = target, source
-    found = None
-    for found in SPLIT.finditer(stem):  # the last: a dataset's own name may hold such a word
-        pass
-    if found is None:
+    splits = list(SPLIT.finditer(stem))
+    if not splits:
         return FileName(stem or None, None, None, source, target)
+    found = splits[-1]  # a dataset's own name may hold such a word
     part, template = stem[: found.start()], stem[found.end() :].strip("_")
     return FileName(part or None, found[1], template or None, source, target)
 
@@ -143,9 +140,7 @@ class XP3xBuilder(UpstreamBuilder):
         named = part or name.part or "unknown"
         dataset = "/".join([self.name, named, *([config] if config else [])])
         folder = unit.labels.get("language") or unit.config or ""
-        key = row_key(
-            dataset, record_digest({**fields, "language": fields.get("language") or folder})
-        )
+        key = row_key(dataset, record_digest({**fields, "language": fields.get("language") or folder}))
         place = (unit.name, record.index)
         if self.settings.datasets is not None and named not in self.settings.datasets:
             return Rejection(key, place, "dataset_not_chosen", named, outcome="not_sampled")

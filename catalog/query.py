@@ -175,7 +175,8 @@ def _explained(con: duckdb.DuckDBPyConnection, sql: str, error: duckdb.Error) ->
         word, what, remedy = "", "the query needs more memory than it may use", "Select fewer columns, or aggregate."
     else:
         word = ""
-        what, remedy = re.sub(r"^[A-Za-z ]+ Error: ", "", summary).replace("\n", " ").strip(), ""
+        plain = re.sub(r"^[A-Za-z ]+ Error: ", "", summary).partition("\tCandidate functions")[0]
+        what, remedy = " ".join(plain.split()), ""
     place = _place(sql, text, word)
     if place is None:
         return InputError(what, remedy)
@@ -183,7 +184,9 @@ def _explained(con: duckdb.DuckDBPyConnection, sql: str, error: duckdb.Error) ->
     shown = sql.splitlines()[line - 1] if sql.splitlines() else ""
     length = max(1, len(word))
     excerpt = f"  {shown}\n  {' ' * (start - 1)}{'^' * min(length, max(1, len(shown) - start + 1))}"
-    return InputError(what, f"{remedy}\n{excerpt}" if remedy else f"\n{excerpt}".lstrip(" "), f"query:{line}:{start}")
+    found = InputError(what, remedy, f"query:{line}:{start}")
+    found.args = (f"{found}\n{excerpt}",)
+    return found
 
 
 def _place(sql: str, text: str, word: str) -> tuple[int, int] | None:

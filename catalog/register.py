@@ -193,8 +193,8 @@ def _facts(release: Found) -> dict[str, list[tuple[Any, ...]]]:
             for number, stage in enumerate(manifest["stages"])
         ],
         "sources": [
-            (*own, s["name"], s["builder"], s["use"], sum(s["lost"].values()), s["distinct"], s["released"], s["epochs"],
-             {str(name): str(value) for name, value in s["pins"].items()})
+            (*own, s["name"], s["builder"], s["use"], sum(s["lost"].values()), s["distinct"], s["released"],
+             s["epochs"], {str(name): str(value) for name, value in s["pins"].items()})
             for s in manifest["sources"]
         ],
         "shards": [
@@ -205,7 +205,8 @@ def _facts(release: Found) -> dict[str, list[tuple[Any, ...]]]:
         "languages": [],
         "licenses": [],
         "rules": [
-            (*own, rule["stage"], rule["source"], rule["outcome"], rule["rule"], rule["rows"]) for rule in manifest["rules"]
+            (*own, rule["stage"], rule["source"], rule["outcome"], rule["rule"], rule["rows"])
+            for rule in manifest["rules"]
         ],
     }  # fmt: skip
     for row in manifest["languages"]:

@@ -8,8 +8,9 @@ answers are only compared between rows of one kind; rows without an answer equal
 
 **Which one is kept**: a row kept by an earlier wave; then by origin (human, human-edited, templated,
 translated, generated); then by licence, the looser or the stricter one, as ``prefer_license`` or else the policy
-says (a policy that refuses some licences for their use keeps the looser one, so that more rows stay usable; ``any``
-keeps the stricter, so that no restriction is lost); then the longer one; then the lower hash of the whole row.
+says (one that takes only licences for any use keeps the looser one, so that the text stays usable; others keep the
+stricter, so that no restriction is lost; licences that allow and ask the same are equal);
+then the longer one; then the lower hash of the whole row.
 The order is total: the result depends on nothing but the rows.
 
 Rule: ``exact_duplicate``; value is what is equal (the content's id or hash), evidence and partner name the keeper.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import struct
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
@@ -579,31 +580,42 @@ def test_judging_equals_judging_row_by_row(cases: list[Any], threshold: int, mod
         assert found.scores["language_id.confidence"][row].as_py() == (total / 10000 if judged else None)
 
 
-def test_a_model_with_codes_as_labels(tmp_path: Path) -> None:
-    fasttext = pytest.importorskip("fasttext")
-    if not hasattr(fasttext, "train_supervised"):
-        pytest.skip("this fastText distribution cannot train")
-    lines = [
-        f"__label__tur_Latn {TURKISH}",
-        f"__label__eng_Latn {ENGLISH}",
-        f"__label__bam_Latn {'i ni ce aw ka kene ' * 3}",
-    ]
-    (tmp_path / "train.txt").write_text("\n".join(lines * 30), encoding="utf-8")
-    model = fasttext.train_supervised(
-        str(tmp_path / "train.txt"), dim=8, epoch=30, lr=0.1, minn=2, maxn=3, bucket=2000, thread=1, verbose=0
+def write_model(path: Path, words: dict[str, list[str]]) -> None:
+    """Write a fastText classifier (format 12, softmax) in which each word speaks for one label."""
+    labels = list(words)
+    vocabulary = [("</s>", -1), *((word, n) for n, label in enumerate(labels) for word in words[label])]
+    entries = [(word, 0) for word, _ in vocabulary] + [(f"__label__{label}", 1) for label in labels]
+    vectors = np.zeros((len(vocabulary), len(labels)), np.float32)
+    for row, (_, label) in enumerate(vocabulary):
+        if label >= 0:
+            vectors[row, label] = 10
+    arguments = (len(labels), 5, 5, 1, 5, 1, 3, 3, 0, 0, 0, 100)
+    data = struct.pack(
+        "<14i d 3i 2q", 793712314, 12, *arguments, 1e-4, len(entries), len(vocabulary), len(labels), 99, -1
     )
-    model.save_model(str(tmp_path / "own.bin"))
+    data += b"".join(text.encode() + b"\0" + struct.pack("<qb", 9, kind) for text, kind in entries)
+    for matrix in (vectors, np.eye(len(labels), dtype=np.float32)):
+        data += struct.pack("<?2q", False, *matrix.shape) + matrix.tobytes()
+    path.write_bytes(data)
+
+
+def test_a_model_with_codes_as_labels(tmp_path: Path) -> None:
+    words = {"tur_Latn": TURKISH.split(), "eng_Latn": ENGLISH.split(), "zho_Hans": ["你好"], "zho_Hant": ["您好"]}
+    write_model(tmp_path / "own.bin", words)
     a_filter = LanguageId(LanguageId.Settings(model="own.bin"), environment(base=tmp_path))
-    assert a_filter.model.labels == tuple(label.removeprefix("__label__") for label in model.get_labels())
+    assert a_filter.model.labels == tuple(words)
     rows = table(
         [
-            draft(0, TURKISH, language="tur"),
-            draft(1, "i ni ce aw ka kene i ni ce", "aw ka kene i ni ce", language="bam"),
-            draft(2, ENGLISH, language="deu"),
+            draft(0, TURKISH, TURKISH, language="tur"),
+            draft(1, ENGLISH, ENGLISH, language="tur"),
+            draft(2, ENGLISH, ENGLISH, language="bam"),
+            draft(3, "您好 " * 9, "您好", language="zho_Hans"),
         ]
     )
     found = verdicts(a_filter, rows)
-    assert found.rule[1:] == [None, "unsupported_language"]
+    assert found.tags["language_id"].to_pylist() == ["tur_Latn", "eng_Latn", "eng_Latn", "zho_Hant"]
+    assert found.rule == [None, "language_mismatch", "unsupported_language", None]
+    assert a_filter.measure_pins() != language_id().measure_pins()
 
 
 # The text of a row --------------------------------------------------------------------------------

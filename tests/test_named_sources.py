@@ -127,16 +127,12 @@ def write(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 @pytest.mark.parametrize("kind", NAMED, ids=lambda kind: kind.name)
-def test_the_bundled_sample_is_read_to_the_last_record(
-    kind: type[UpstreamBuilder], tmp_path: Path
-) -> None:
+def test_the_bundled_sample_is_read_to_the_last_record(kind: type[UpstreamBuilder], tmp_path: Path) -> None:
     builder = kind("source", kind.Settings(), environment(tmp_path, bundled=True))
     found = read(builder)
     assert found.rows.num_rows > 0
     assert set(builder.pins().values()) >= {"bundled"}
-    assert set(found.rows["provenance"].combine_chunks().field("revision").to_pylist()) == {
-        "bundled"
-    }
+    assert set(found.rows["provenance"].combine_chunks().field("revision").to_pylist()) == {"bundled"}
     assert found.records == len(
         {(r.place, r.key) for r in found.rejections} | {(d.place, d.key) for d in found.drafts}
     ) - (len(found.drafts) if kind is OasstBuilder else 0)
@@ -163,9 +159,7 @@ def test_a_split_that_does_not_exist_is_named(tmp_path: Path) -> None:
     builder = mirror(AyaDatasetBuilder, tmp_path, files, splits=["trian"])
     with pytest.raises(NotFound) as caught:
         builder.units()
-    assert (
-        str(caught.value) == "there is no split in source 'source' 'trian'. Did you mean 'train'?"
-    )
+    assert str(caught.value) == "there is no split in source 'source' 'trian'. Did you mean 'train'?"
 
 
 def test_a_folder_without_the_files_says_so(tmp_path: Path) -> None:
@@ -176,14 +170,12 @@ def test_a_folder_without_the_files_says_so(tmp_path: Path) -> None:
 
 def test_a_location_that_is_neither_folder_nor_repository_says_so(tmp_path: Path) -> None:
     settings_ = AyaDatasetBuilder.Settings(location="./nothing/here/at/all")
-    with pytest.raises(NotFound, match="there is no folder './nothing/here/at/all'"):
+    with pytest.raises(NotFound, match=r"there is no folder '\./nothing/here/at/all'"):
         AyaDatasetBuilder("source", settings_, environment(tmp_path)).units()
 
 
 def test_offline_and_unpinned_is_refused_without_a_request(tmp_path: Path) -> None:
-    builder = AyaDatasetBuilder(
-        "source", AyaDatasetBuilder.Settings(), environment(tmp_path, offline=True)
-    )
+    builder = AyaDatasetBuilder("source", AyaDatasetBuilder.Settings(), environment(tmp_path, offline=True))
     with pytest.raises(HubUnreachable, match="--profile sample"):
         builder.pins()
 
@@ -191,9 +183,7 @@ def test_offline_and_unpinned_is_refused_without_a_request(tmp_path: Path) -> No
 def test_a_large_file_is_read_in_slices_and_gives_the_same_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rows = [
-        {**ANNOTATED, "inputs": f"question {i}", "targets": "answer " * 500} for i in range(900)
-    ]
+    rows = [{**ANNOTATED, "inputs": f"question {i}", "targets": "answer " * 500} for i in range(900)]
     builder = mirror(AyaDatasetBuilder, tmp_path, {"data/aya-dataset-train.jsonl": rows})
     whole = read(builder)
     monkeypatch.setattr(upstream, "LARGE", 1 << 20)
@@ -298,9 +288,7 @@ def test_aya_dataset_leaves_the_test_split_alone_unless_asked(tmp_path: Path) ->
 
 
 def test_rows_of_an_early_json_revision_have_the_same_keys(tmp_path: Path) -> None:
-    parquet = mirror(
-        AyaDatasetBuilder, tmp_path / "a", {"data/train-00000-of-00001.parquet": [ANNOTATED]}
-    )
+    parquet = mirror(AyaDatasetBuilder, tmp_path / "a", {"data/train-00000-of-00001.parquet": [ANNOTATED]})
     jsonl = mirror(AyaDatasetBuilder, tmp_path / "b", {"data/aya-dataset-train.jsonl": [ANNOTATED]})
     assert read(parquet).column("row_key") == read(jsonl).column("row_key")
 
@@ -331,9 +319,7 @@ def test_aya_collection_has_64_configs() -> None:
         ("templated_ukrainian_gec", "templated_ukranian_gec"),
     ],
 )
-def test_correct_spellings_are_taken_for_the_publishers(
-    tmp_path: Path, written: str, published: str
-) -> None:
+def test_correct_spellings_are_taken_for_the_publishers(tmp_path: Path, written: str, published: str) -> None:
     assert canonical_config(written) == published
     files = {f"{published}/train-00000-of-00001.parquet": [collected()]}
     builder = mirror(AyaCollectionBuilder, tmp_path, files, configs=[written])
@@ -355,9 +341,7 @@ def test_aya_collection_columns_drift_and_the_keys_do_not(tmp_path: Path) -> Non
     early["language_code"] = early.pop("language")
     other_order = dict(reversed(collected(__index_level_0__=5, task_type="").items()))
     keys = set()
-    for number, row in enumerate(
-        (collected(), early, other_order, collected(id="7"), collected(id=7.0))
-    ):
+    for number, row in enumerate((collected(), early, other_order, collected(id="7"), collected(id=7.0))):
         files = {"translated_dolly/train-00000-of-00001.parquet": [row]}
         folder = tmp_path / str(number)
         found = read(mirror(AyaCollectionBuilder, folder, files, configs=["translated_dolly"]))
@@ -412,9 +396,7 @@ def test_the_translators_unknown_token_rejects_a_translation_only(tmp_path: Path
             collected(id=8, targets="Bir <unk> cevap"),
             collected(id=9, inputs="<unk>"),
         ],
-        "templated_mintaka/train-00000-of-00001.parquet": [
-            collected(inputs="What does <unk> mean?")
-        ],
+        "templated_mintaka/train-00000-of-00001.parquet": [collected(inputs="What does <unk> mean?")],
     }
     configs = ["translated_dolly", "templated_mintaka"]
     found = read(mirror(AyaCollectionBuilder, tmp_path, files, configs=configs))
@@ -427,9 +409,7 @@ def test_the_translators_unknown_token_rejects_a_translation_only(tmp_path: Path
 
 def test_a_config_without_a_training_split_is_read_whole(tmp_path: Path) -> None:
     files = {
-        "templated_xcsqa/validation-00000-of-00001.parquet": [
-            collected(dataset_name="X-CSQA-inst")
-        ],
+        "templated_xcsqa/validation-00000-of-00001.parquet": [collected(dataset_name="X-CSQA-inst")],
         "templated_afriqa/train-00000-of-00002.parquet": [collected(id=1)],
         "templated_afriqa/train-00001-of-00002.parquet": [collected(id=2)],
         "templated_afriqa/test-00000-of-00001.parquet": [collected(id=3, split="test")],
@@ -444,9 +424,7 @@ def test_a_config_without_a_training_split_is_read_whole(tmp_path: Path) -> None
 
 def test_a_chosen_config_without_files_is_an_error(tmp_path: Path) -> None:
     files = {"translated_dolly/train-00000-of-00001.parquet": [collected()]}
-    builder = mirror(
-        AyaCollectionBuilder, tmp_path, files, configs=["translated_dolly", "translated_soda"]
-    )
+    builder = mirror(AyaCollectionBuilder, tmp_path, files, configs=["translated_dolly", "translated_soda"])
     with pytest.raises(NotFound, match="'translated_soda'"):
         builder.units()
 
@@ -520,9 +498,7 @@ def test_language_folders_are_found_by_any_name(
     for name, rows in files.items():
         write(tmp_path / "mirror" / name, rows)
     settings_ = AyaCollectionLanguageSplitBuilder.Settings(location="mirror", languages=asked)
-    builder = AyaCollectionLanguageSplitBuilder(
-        "source", settings_, environment(tmp_path, languages=spoken)
-    )
+    builder = AyaCollectionLanguageSplitBuilder("source", settings_, environment(tmp_path, languages=spoken))
     assert {unit.config for unit in builder.units()} == folders
 
 
@@ -622,9 +598,7 @@ def test_xp3x_datasets_that_were_not_chosen_are_in_the_ledger(tmp_path: Path) ->
     rows = [PROMPT, {**PROMPT, "dataset": "other"}]
     found = read(mirror(XP3xBuilder, tmp_path, {ODD_NAME: rows}, datasets=["xcopa"]))
     assert found.rows.num_rows == 1
-    assert [(r.rule, r.value, r.outcome) for r in found.rejections] == [
-        ("dataset_not_chosen", "other", "not_sampled")
-    ]
+    assert [(r.rule, r.value, r.outcome) for r in found.rejections] == [("dataset_not_chosen", "other", "not_sampled")]
 
 
 def test_a_broken_line_is_rejected_under_a_key_of_its_bytes(tmp_path: Path) -> None:
@@ -660,9 +634,7 @@ def test_the_evaluation_suite_is_a_benchmark_of_three_origins(tmp_path: Path) ->
         "dolly_machine_translated": "translated",
     }
     assert len({draft.key for draft in found.drafts}) == 4
-    assert (
-        len({draft.group for draft in found.drafts if draft.config != "aya_human_annotated"}) == 1
-    )
+    assert len({draft.group for draft in found.drafts if draft.config != "aya_human_annotated"}) == 1
     assert by_config["aya_human_annotated"].license == "Apache-2.0"
     assert by_config["dolly_human_edited"].license == "CC-BY-SA-3.0"
     assert by_config["dolly_machine_translated"].translator == "nllb-200-3.3B"
@@ -673,9 +645,7 @@ def test_an_early_suite_without_source_ids_keeps_its_keys(tmp_path: Path) -> Non
     row = {"id": 3, "inputs": "q", "targets": "a", "language": "arb", "script": "Arab"}
     name = "dolly_human_edited/test-00000-of-00001.parquet"
     early = read(mirror(AyaEvaluationSuiteBuilder, tmp_path / "a", {name: [row]}))
-    late = read(
-        mirror(AyaEvaluationSuiteBuilder, tmp_path / "b", {name: [{**row, "source_id": 1}]})
-    )
+    late = read(mirror(AyaEvaluationSuiteBuilder, tmp_path / "b", {name: [{**row, "source_id": 1}]}))
     assert early.column("row_key") == late.column("row_key")
 
 
@@ -694,9 +664,7 @@ DOLLY = "databricks-dolly-15k.jsonl"
         ("context_newline_instruction", "It opened in 1999. It is old.\nWhen did it open?"),
     ],
 )
-def test_dolly_places_the_context_and_strips_citations(
-    tmp_path: Path, placement: str, prompt: str
-) -> None:
+def test_dolly_places_the_context_and_strips_citations(tmp_path: Path, placement: str, prompt: str) -> None:
     found = read(mirror(DollyBuilder, tmp_path, {DOLLY: [EMPLOYEE]}, context=placement))
     assert found.drafts[0].messages == [("user", prompt), ("assistant", "In 1999.")]
     assert found.column("license") == ["CC-BY-SA-3.0"]
@@ -811,9 +779,7 @@ def test_keys_do_not_know_where_a_record_stood(
             permuted[half:],
     }  # fmt: skip
     second = read(mirror(kind, folder, shards))
-    hashes = (
-        "row_hash" if kind is not XP3xBuilder else "row_key"
-    )  # a template stands in xp3x's name
+    hashes = "row_hash" if kind is not XP3xBuilder else "row_key"  # a template stands in xp3x's name
     assert sorted(first.column(hashes)) == sorted(second.column(hashes))
 
 
@@ -826,9 +792,7 @@ def hub_settings(**other: Any) -> dict[str, Any]:
     return {"repo": "somebody/something", "columns": COLUMNS, "language": "eng", **other}
 
 
-def hub_builder(
-    folder: Path, content: Mapping[str, Sequence[Mapping[str, Any]]], **other: Any
-) -> HubBuilder:
+def hub_builder(folder: Path, content: Mapping[str, Sequence[Mapping[str, Any]]], **other: Any) -> HubBuilder:
     for name, rows in content.items():
         write(folder / "mirror" / name, rows)
     settings_ = HubBuilder.Settings.model_validate(hub_settings(location="mirror", **other))
@@ -859,9 +823,7 @@ def test_hub_takes_the_cards_licence_only_when_asked(tmp_path: Path) -> None:
     builder = hub_builder(tmp_path, files, card_license=True)
     found = read(builder)
     assert found.column("license") == ["CC-BY-4.0"]
-    assert found.drafts[0].license_asserted == (
-        "the card of somebody/something at local says license: cc-by-4.0"
-    )
+    assert found.drafts[0].license_asserted == ("the card of somebody/something at local says license: cc-by-4.0")
     assert builder.pins()["card_license"] == "cc-by-4.0"
     card(tmp_path, "license: [mit, other]")
     with pytest.raises(InputError, match="states the licence 'mit AND other', which nobody knows"):
@@ -935,7 +897,7 @@ def test_hub_with_a_loading_script_alone_says_what_to_do(tmp_path: Path) -> None
 def test_hub_names_a_column_that_no_file_has(tmp_path: Path) -> None:
     files = {"train.parquet": [{**EMPLOYEE, "answer": "x"}]}
     columns = {**COLUMNS, "answer": "anser"}
-    with pytest.raises(InputError, match="'anser', which is not in train.parquet.*'answer'"):
+    with pytest.raises(InputError, match=r"'anser', which is not in train\.parquet.*'answer'"):
         hub_builder(tmp_path, files, columns=columns).units()
 
 
@@ -961,9 +923,7 @@ def no_token(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("no_token")
-def test_a_named_source_on_the_hub_is_pinned_and_read_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_named_source_on_the_hub_is_pinned_and_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     train = "data/train-00000-of-00001.parquet"
     write(tmp_path / "one" / train, [ANNOTATED])
     write(tmp_path / "two" / train, [ANNOTATED, {**ANNOTATED, "inputs": "later"}])
@@ -1000,14 +960,10 @@ def test_any_dataset_of_the_hub_is_read_from_its_parquet_branch(
     with HubServer({name: tmp_path / "main"}) as hub:
         monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
         hub.move_branch(name, "refs/convert/parquet", tmp_path / "converted")
-        plain = HubBuilder(
-            "mine", HubBuilder.Settings.model_validate(hub_settings()), environment(tmp_path)
-        )
+        plain = HubBuilder("mine", HubBuilder.Settings.model_validate(hub_settings()), environment(tmp_path))
         with pytest.raises(InputError, match="parquet_branch: true"):
             plain.units()
         settings_ = HubBuilder.Settings.model_validate(hub_settings(parquet_branch=True))
         builder = HubBuilder("mine", settings_, environment(tmp_path))
         found = read(builder)
-        assert [(d.config, d.split, d.task) for d in found.drafts] == [
-            ("default", "train", "closed_qa")
-        ]
+        assert [(d.config, d.split, d.task) for d in found.drafts] == [("default", "train", "closed_qa")]

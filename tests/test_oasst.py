@@ -52,9 +52,7 @@ SCHEMA = pa.schema(
 FILE = "data/train-00000-of-00001-b42a775f407cee45.parquet"
 
 
-def message(
-    id: str, parent: str | None = None, *, rank: int | None = None, **other: Any
-) -> dict[str, Any]:
+def message(id: str, parent: str | None = None, *, rank: int | None = None, **other: Any) -> dict[str, Any]:
     role = other.pop("role", None)
     return {
         "message_id": id,
@@ -145,9 +143,7 @@ def test_all_leaves_makes_one_conversation_of_every_last_answer(tmp_path: Path) 
         ("all", {("ab", "aa"), ("ab", "ac"), ("aa", "ac"), ("abab", "abaa")}),
     ],
 )
-def test_preference_pairs_ranked_answers(
-    tmp_path: Path, pairs: str, expected: set[tuple[str, str]]
-) -> None:
+def test_preference_pairs_ranked_answers(tmp_path: Path, pairs: str, expected: set[tuple[str, str]]) -> None:
     builder, drafts, rejections = build(tmp_path, TREE, shape="preference", pairs=pairs)
     assert builder.kind == "preference"
     assert {(texts(d.chosen or ())[-1], texts(d.rejected or ())[-1]) for d in drafts} == expected
@@ -295,9 +291,7 @@ def forests(draw: st.DrawFn) -> list[dict[str, Any]]:
     ]
 
 
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     forest=forests(),
     order=st.randoms(use_true_random=False),

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from aya_data.builders import records
@@ -274,6 +274,8 @@ def test_what_the_csv_module_writes_is_read_back(rows: list[tuple[str, ...]], de
     writer = csv.writer(text, delimiter=delimiter, quoting=csv.QUOTE_ALL)
     writer.writerows([("a", "b", "c"), *rows])
     format = "csv" if delimiter == "," else "tsv"
+    # Tabs and line ends in one TSV field cannot be told from records whose quotes are text.
+    assume(format == "csv" or not any("\n" in cell for row in rows for cell in row) or "\t" not in "".join(map("".join, rows)))
     location = f"memory://{digest(text.getvalue(), delimiter)}.{format}"
     import fsspec
 

@@ -82,7 +82,7 @@ def build(
     if json:
         _print_json(tables.build_as_dict(done))
     else:
-        tables.print_funnel(done, spec, profile)
+        tables.print_funnel(done, spec, profile, workspace)
 
 
 @app.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -50,7 +51,7 @@ def build_as_dict(done: Build) -> dict[str, Any]:
     }
 
 
-def print_funnel(done: Build, spec: Path, profile: str) -> None:
+def print_funnel(done: Build, spec: Path, profile: str, workspace: Path | None) -> None:
     """Print what came of every source, the languages, where the release lies and what to type next."""
     manifest = done.result.manifest
     counts = {stage.name: stage.counts for stage in done.stages}
@@ -65,9 +66,11 @@ def print_funnel(done: Build, spec: Path, profile: str) -> None:
     console.print()
     console.print("Next:")
     largest = max((e["variety"] for e in manifest["languages"]), default="eng_Latn", key=lambda v: _rows_of(manifest, v))
+    where = "" if workspace is None else f" --workspace {shlex.quote(str(workspace))}"
+    named = "" if profile == "sample" else f" --profile {profile}"
     for line in (
-        f"aya-data show {spec} -n 3",
-        'aya-data sql "SELECT stage, rule, count(*) AS rows FROM ledger GROUP BY ALL ORDER BY rows DESC"',
+        f"aya-data show {shlex.quote(str(spec))}{named}{where} -n 3",
+        f'aya-data sql{where} "SELECT stage, rule, count(*) AS rows FROM ledger GROUP BY ALL ORDER BY rows DESC"',
         f"python -c \"import datasets; print(datasets.load_dataset('{path}', '{largest}'))\"",
     ):
         console.print(Text(f"  {line}"))
@@ -161,6 +164,9 @@ def print_plan(found: Mapping[str, Any]) -> None:
         size = f"{source['bytes'] / 1e6:,.1f}" if source["bytes"] else "·"
         sources.add_row(Text(source["name"]), source["builder"], source["use"], given, size)
     console.print(sources)
+    for source in found["sources"]:
+        for note in source["notes"]:
+            console.print(Text(f"  {source['name']}: {note}"))
     stages = Table(box=SIMPLE_HEAD, pad_edge=False)
     for column in ("stage", "key", ""):
         stages.add_column(column)

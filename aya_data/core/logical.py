@@ -39,12 +39,12 @@ def combined_digest(digests: list[tuple[str, str]]) -> str:
 
 
 def _update(state: hashlib.blake2b, array: pa.Array, skip: tuple[str, ...] = ()) -> None:
+    if pa.types.is_dictionary(array.type):
+        array = array.dictionary_decode()
     valid = np.asarray(pc.is_valid(array).cast(pa.uint8()))
     state.update(np.packbits(valid).tobytes())
     kind = array.type
-    if pa.types.is_dictionary(kind):
-        _update(state, array.dictionary_decode())
-    elif pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_binary(kind):
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_binary(kind):
         filled = pc.fill_null(array, b"" if pa.types.is_binary(kind) else "")
         lengths = np.asarray(pc.binary_length(filled)).astype("<i8")
         state.update(lengths.tobytes())

@@ -61,19 +61,28 @@ class Record:
 
     @classmethod
     def load(cls, data: Mapping[str, Any]) -> Record:
-        """Rebuild a record from its JSON form."""
+        """Rebuild a record from its JSON form. ValueError, KeyError or TypeError when it is not whole."""
+        if data["check"] != _check(data):
+            raise ValueError("the record does not match its digest")
         parts = {name: tuple(Part(**p) for p in listed) for name, listed in data["parts"].items()}
         return cls(data["key"], data["stage"], parts, data["counts"], data["facts"])
 
     def dump(self) -> dict[str, Any]:
         """Return the JSON form."""
-        return {
+        data = {
             "key": self.key,
             "stage": self.stage,
             "parts": {name: [asdict(p) for p in listed] for name, listed in self.parts.items()},
             "counts": {name: dict(counted) for name, counted in self.counts.items()},
             "facts": dict(self.facts),
         }
+        return {**data, "check": _check(data)}
+
+
+def _check(data: Mapping[str, Any]) -> str:
+    """The digest of a record's JSON form, which it carries: its counts and facts are data like any part."""
+    whole = json.dumps({k: v for k, v in data.items() if k != "check"}, sort_keys=True, ensure_ascii=False)
+    return hashlib.blake2b(whole.encode(), digest_size=16).hexdigest()
 
 
 class _Hashing:
@@ -250,13 +259,17 @@ class Store:
 
         A result with a missing or torn file is set aside, so that it is made anew.
         """
-        record = self._record(key)
+        try:
+            record = self._record(key)
+        except ValueError:
+            self.forget(key)
+            return None
         if record is None:
             return None
         for part in self.parts(record):
             try:
                 size = (self.root / part.path).stat().st_size
-            except FileNotFoundError:
+            except (FileNotFoundError, NotADirectoryError):
                 size = -1
             if size != part.bytes:
                 self.forget(key)
@@ -264,15 +277,18 @@ class Store:
         return record
 
     def _record(self, key: str) -> Record | None:
+        """Read a record; ``None`` where there is none. Raises ValueError for one that is damaged."""
         try:
             data = (self.folder(key) / "record.json").read_bytes()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         try:
-            return Record.load(json.loads(data))
-        except (ValueError, KeyError, TypeError, AttributeError):
-            self.forget(key)
-            return None
+            record = Record.load(json.loads(data))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"not a record: {error}") from error
+        if record.key != key:
+            raise ValueError(f"the record of {record.key}")
+        return record
 
     @staticmethod
     def parts(record: Record) -> list[Part]:
@@ -331,7 +347,12 @@ class Store:
     def verify(self) -> Iterator[tuple[Part, str]]:
         """Yield every part that is not what its record says, with what was found instead."""
         for key in self.keys():
-            record = self._record(key)
+            try:
+                record = self._record(key)
+            except ValueError as error:
+                path = self.folder(key) / "record.json"
+                yield Part(str(path.relative_to(self.root)), 0, path.stat().st_size, ""), str(error)
+                continue
             for part in self.parts(record) if record else ():
                 path = self.root / part.path
                 if not path.exists():

@@ -5,7 +5,7 @@ module of this project that it imports (directly or not, at any depth), the pack
 those modules declare in ``DATA_FILES``, the versions of the libraries a stage declares, and the Python version.
 Hash generously: a false miss costs time, a false hit costs truth.
 
-A plugin's modules outside this package are followed inside their own top-level package.
+A plugin's modules outside this package are followed inside their own top-level package and this one.
 """
 
 from __future__ import annotations
@@ -92,19 +92,29 @@ def _source(module: str) -> str | None:
 
 
 def _imports(module: str, tree: ast.Module) -> frozenset[str]:
-    """Modules of the same package in import statements anywhere, function bodies included."""
-    package = module.partition(".")[0]
+    """Modules of its package and of this one in import statements anywhere, function bodies included."""
+    packages = {module.partition(".")[0], __name__.partition(".")[0]}
     found: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            found.update(alias.name for alias in node.names if alias.name.partition(".")[0] == package)
-        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            if node.module.partition(".")[0] == package:
-                found.add(node.module)
-                if _is_package(node.module):
-                    inner = (f"{node.module}.{alias.name}" for alias in node.names)
+            found.update(alias.name for alias in node.names if alias.name.partition(".")[0] in packages)
+        elif isinstance(node, ast.ImportFrom):
+            parent = _absolute(module, node)
+            if parent.partition(".")[0] in packages:
+                found.add(parent)
+                if _is_package(parent):
+                    inner = (f"{parent}.{alias.name}" for alias in node.names)
                     found.update(name for name in inner if _source(name) is not None)
     return frozenset(found)
+
+
+def _absolute(module: str, node: ast.ImportFrom) -> str:
+    """The module that a from-import names; a relative one is resolved against ``module``."""
+    if node.level == 0:
+        return node.module or ""
+    path = module.split(".")
+    path = path[: len(path) - node.level + _is_package(module)]
+    return ".".join([*path, *filter(None, [node.module])])
 
 
 @functools.cache

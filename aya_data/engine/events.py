@@ -6,12 +6,16 @@ here alone, never in a release.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from aya_data.core.errors import WorkspaceUnusable
 
 __all__ = ["Events", "Listener", "open_log"]
 
@@ -40,13 +44,21 @@ class Events:
 def open_log(folder: Path, name: str) -> tuple[Listener, Path]:
     """Return a listener that appends JSON lines to a new file ``<name>-<time>.jsonl`` in ``folder``.
 
-    The log is for people and tools that watch; it is not durable state and nothing is read from it.
+    The log is for people and tools that watch; it is not durable state and nothing is read from it. On a full
+    disk it ends early: the build's own writes will say why. Raises :class:`WorkspaceUnusable`.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}-{time.strftime('%Y%m%dT%H%M%S')}-{os.getpid()}.jsonl"
-    file = path.open("a", encoding="utf-8", buffering=1)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise WorkspaceUnusable(str(path), error.strerror or str(error)) from error
 
     def write(event: dict[str, Any]) -> None:
-        file.write(json.dumps(event, ensure_ascii=False) + "\n")
+        line = json.dumps(event, ensure_ascii=False) + "\n"
+        with contextlib.suppress(OSError):
+            os.write(file, line.encode("utf-8", "backslashreplace"))
+
+    weakref.finalize(write, os.close, file)
 
     return write, path

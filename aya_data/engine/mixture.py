@@ -10,9 +10,9 @@ population monotonicity).
 Over-allocation repeats rows: the leaf starts over with the next ``epoch``, up to its limit. Caps skip a
 row whose group is full; what they free goes to the rows that follow. Floors are taken first.
 
-Positions are float64. For weights of up to six significant digits, equal positions are equal as floats
-and unequal ones differ (relative distance above 1e-14), so the order is exact; a test holds it against
-rational arithmetic. Time O(n log n), about 1 microsecond per row and level; memory some 60 bytes per candidate.
+Positions are float64 over weights that were brought to whole numbers within their parent: as long as those stay
+below 2**53, equal positions are equal as floats and unequal ones differ, so the order is exact; a test
+holds it against rational arithmetic. Time O(n log n), about 1 microsecond per row and level; memory some 60 bytes per candidate.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from math import gcd, lcm
 
 import numpy as np
 import numpy.typing as npt
@@ -92,25 +93,23 @@ def mix(candidates: Candidates, request: Request) -> Mixture:
     if len(candidates) == 0:
         nothing = np.zeros(0, np.int64)
         return Mixture(nothing, nothing)
-    if request.source_weights and request.rows is None and request.tokens is None:
-        request = replace(request, rows=_largest(candidates, request))
     stream = _leaves(candidates, request)
     for level in (_language_weights, _dataset_weights, _source_weights):
         stream = level(candidates, request, stream)
+    if request.source_weights and request.rows is None and request.tokens is None:
+        request = replace(request, rows=_largest(candidates, request, stream))
     return _take(candidates, request, stream)
 
 
-def _largest(candidates: Candidates, request: Request) -> int:
+def _largest(candidates: Candidates, request: Request, stream: _Stream) -> int:
     """The most rows that keep the weights of all sources: until the first one is used up."""
-    size = np.bincount(candidates.source)
-    once = np.bincount(candidates.source, weights=candidates.once)
+    entries = np.bincount(candidates.source[stream.row])
     total = sum(request.source_weights.values(), Fraction(0))
-    most = []
-    for code, weight in request.source_weights.items():
-        if code < len(size) and size[code]:
-            limit = request.epochs.get(code, Fraction(1))
-            rows = int(limit * int(size[code] - once[code])) + int(once[code])
-            most.append(rows * total / weight)
+    most = [
+        int(entries[code]) * total / weight
+        for code, weight in request.source_weights.items()
+        if code < len(entries) and entries[code]
+    ]
     return int(min(most, default=Fraction(0)))
 
 
@@ -142,10 +141,11 @@ def _leaves(candidates: Candidates, request: Request) -> _Stream:
     arrange = np.lexsort((place[row], epoch_, leaf[row]))
     row, epoch_ = row[arrange], epoch_[arrange]
     rank = _ranks(leaf[row])
-    # A fractional limit ends inside the last epoch; no leaf can be asked for more than the budget.
-    size = np.bincount(leaf, minlength=int(leaf.max()) + 1)
-    most = np.floor(limit[row] * size[leaf[row]] + 1e-9)
-    if request.rows is not None and not request.caps:
+    # A fractional limit ends inside the last epoch; no leaf can be asked for more than the budget,
+    # unless a bound reaches past its first rows.
+    once = np.bincount(leaf, weights=candidates.once)
+    most = (np.floor(limit * (np.bincount(leaf) - once)[leaf] + 1e-9) + once[leaf])[row]
+    if request.rows is not None and not request.caps and not request.floors:
         most = np.minimum(most, request.rows)
     keep = rank < most
     return _Stream(row[keep], epoch_[keep], rank[keep])
@@ -162,22 +162,22 @@ def _epoch_limits(candidates: Candidates, request: Request) -> Floats:
 
 def _language_weights(candidates: Candidates, request: Request, stream: _Stream) -> _Stream:
     leaf = _joint(candidates.dataset, candidates.language)
-    size = np.bincount(leaf).astype(np.float64)
+    size = np.bincount(leaf).tolist()
     first = np.zeros(len(size), np.int64)
     first[leaf] = np.arange(len(leaf))
-    language = candidates.language[first]
     if request.language_weights is not None:
-        table = np.array([float(request.language_weights.get(int(code), 0)) for code in language])
+        named = request.language_weights
+        table = [Fraction(named.get(code, 0)) for code in candidates.language[first].tolist()]
     elif request.temperature is not None:
-        table = np.array([_rounded(n ** (1.0 / request.temperature)) if n else 0.0 for n in size])
+        table = [_rounded(n ** (1.0 / request.temperature)) for n in size]
     else:
-        table = size
-    return _merged(candidates, stream, table[leaf], candidates.dataset)
+        table = [Fraction(n) for n in size]
+    return _merged(candidates, stream, table, leaf, candidates.dataset)
 
 
 def _dataset_weights(candidates: Candidates, request: Request, stream: _Stream) -> _Stream:
-    size = np.bincount(candidates.dataset).astype(np.float64)
-    table = size.copy()
+    size = np.bincount(candidates.dataset).tolist()
+    table = [Fraction(n) for n in size]
     owner = np.zeros(len(size), np.int64)
     owner[candidates.dataset] = candidates.source
     for source in {int(owner[code]) for code in request.dataset_weights if code < len(size)}:
@@ -185,28 +185,29 @@ def _dataset_weights(candidates: Candidates, request: Request, stream: _Stream) 
         named = {code: request.dataset_weights[code] for code in mine if code in request.dataset_weights}
         others = [code for code in mine if code not in named]
         left = max(Fraction(0), 100 - sum(named.values(), Fraction(0)))
-        total = Fraction(int(sum(size[code] for code in others)))
+        total = sum(size[code] for code in others)
         for code, weight in named.items():
-            table[code] = float(weight)
+            table[code] = weight
         for code in others:
-            table[code] = float(left * Fraction(int(size[code])) / total)
-    return _merged(candidates, stream, table[candidates.dataset], candidates.source)
+            table[code] = left * Fraction(size[code], total)
+    return _merged(candidates, stream, table, candidates.dataset, candidates.source)
 
 
 def _source_weights(candidates: Candidates, request: Request, stream: _Stream) -> _Stream:
-    size = np.bincount(candidates.source).astype(np.float64)
-    table = np.array(
-        [float(request.source_weights.get(code, Fraction(int(n)))) for code, n in enumerate(size)]
-    )
-    return _merged(candidates, stream, table[candidates.source], np.zeros(len(candidates), np.int64))
+    size = np.bincount(candidates.source).tolist()
+    table = [request.source_weights.get(code, Fraction(n)) for code, n in enumerate(size)]
+    return _merged(candidates, stream, table, candidates.source, np.zeros(len(candidates), np.int64))
 
 
-def _merged(candidates: Candidates, stream: _Stream, weight: Floats, parent: Ints) -> _Stream:
+def _merged(
+    candidates: Candidates, stream: _Stream, weights: Sequence[Fraction], child: Ints, parent: Ints
+) -> _Stream:
     """Merge children into their parents: sort by position, number within the parent.
 
-    Equal positions are ordered by epoch, draw and tie of the row, so never by code or place.
+    ``weights`` by code of the child. Equal positions are ordered by epoch, draw and tie of the row, so never
+    by code or place.
     """
-    w = weight[stream.row]
+    w = _whole(weights, child, parent)[child[stream.row]]
     some = w > 0
     row, epoch, rank, w = stream.row[some], stream.epoch[some], stream.rank[some], w[some]
     position = (rank + 0.5) / w
@@ -258,6 +259,8 @@ def _walk(candidates: Candidates, request: Request, row: Ints) -> Ints:
         return True
 
     for bound in request.floors:
+        if full:
+            break
         floor = _Counter(bound, row, tokens)
         for index in np.flatnonzero(taken).tolist():
             floor.count(index)
@@ -323,6 +326,24 @@ def _ranks(group: Ints) -> Ints:
     return ranks
 
 
-def _rounded(value: float) -> float:
+def _whole(weights: Sequence[Fraction], child: Ints, parent: Ints) -> Floats:
+    """Scale the weights of each parent's children to the least whole numbers of the same ratios."""
+    owner = np.zeros(len(weights), np.int64)
+    owner[child] = parent
+    siblings: dict[int, list[int]] = {}
+    for code, of in enumerate(owner.tolist()):
+        siblings.setdefault(of, []).append(code)
+    whole = np.zeros(len(weights))
+    for codes in siblings.values():
+        scale = Fraction(
+            lcm(*(weights[code].denominator for code in codes)),
+            gcd(*(weights[code].numerator for code in codes)) or 1,
+        )
+        for code in codes:
+            whole[code] = float(weights[code] * scale)
+    return whole
+
+
+def _rounded(value: float) -> Fraction:
     """Six significant digits: the power function differs between platforms in the last place."""
-    return float(f"{value:.6g}")
+    return Fraction(f"{value:.6g}")

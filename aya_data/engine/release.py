@@ -138,11 +138,6 @@ def write_release(
         "terms": sorted({term for shard in shards for term in shard.facts["terms"]}),
         "rules": rules,
         "assertions": _assertions(plan),
-        "notes": [
-            {"source": name, "note": note}
-            for name, source in sorted(plan.sources.items())
-            for note in source.builder.notes()
-        ],
     }
     written = documents(manifest)
     for name, text in sorted(written.items()):
@@ -154,7 +149,7 @@ def write_release(
     final = home / version
     here = (fresh / "manifest.json").read_bytes()
     if final.is_dir() and (final / "manifest.json").exists() and (final / "manifest.json").read_bytes() == here:
-        intact = all((final / f["path"]).exists() and (final / f["path"]).stat().st_size == f["bytes"] for f in manifest["files"])
+        intact = all((final / f["path"]).exists() and file_digest(final / f["path"]) == f["digest"] for f in manifest["files"])
         if intact:
             durable.remove(fresh)
             return Result(spec.name, version, final, manifest["rows"], rows_digest, manifest, False)
@@ -227,6 +222,8 @@ def _write_edges(
     """Write who was made from whom, for every row that has parents, released or not."""
     store = workspace.store
     con.execute("CREATE TEMP TABLE edges (child VARCHAR, parent VARCHAR, source VARCHAR)")
+    for part, _ in parts:
+        store.check(part)
     if parts:
         file_table(con, "edge_files", store, [part for part, _ in parts])
         listed = ", ".join(literal(str(store.root / part.path)) for part, _ in parts)

@@ -1,0 +1,1 @@
+"""The documentation's own tools: examples that run, reference pages made from the code."""

@@ -1,0 +1,220 @@
+"""The examples of the documentation: found in its pages, run, and compared with what the pages show.
+
+Blocks are told by the word after the fence:
+
+* ``console``: lines that begin with ``$`` are commands, the others what they print to stdout;
+* ``yaml``: a spec, or a piece of one, which is completed and read;
+* ``sql``: a query over the catalog of the sample build;
+* ``python``: a program, run in the folder of the commands; with a title (``python acme_aya/rows.py``) a file.
+
+In what a command prints, ``[…]`` stands for anything: within a line, or for any lines where it stands
+alone. White space, rules of tables, hashes, durations and the place of the folder are not compared.
+
+    python -m docs.examples          run every console block and write what it prints into the pages
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["CUT", "ROOT", "Block", "Command", "Workplace", "agree", "blocks", "commands", "pages"]
+
+ROOT = Path(__file__).resolve().parent.parent
+CUT = "[…]"
+NEEDED = ("specs", "builders/samples/house")
+"""What the commands of the pages find around them, as in a clone."""
+
+_FENCE = re.compile(r"^( *)(`{3,})(\S*) ?(.*)$")
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A fenced block: ``kind`` and ``title`` from its fence, ``line`` of its first line, from 1."""
+
+    page: Path
+    line: int
+    kind: str
+    title: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.page.relative_to(ROOT)}:{self.line}"
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A command of a console block and what the page says it prints."""
+
+    line: str
+    shown: tuple[str, ...]
+
+
+def pages() -> list[Path]:
+    """Return the README and all pages of the documentation."""
+    return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(page: Path, kind: str = "") -> list[Block]:
+    """Return the fenced blocks of a page, or those of one kind, in order."""
+    found: list[Block] = []
+    opened: tuple[int, str, str, str] | None = None
+    body: list[str] = []
+    for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), 1):
+        fence = _FENCE.match(line)
+        if opened is None:
+            if fence:
+                opened, body = (number + 1, fence[2], fence[3], fence[4].strip()), []
+        elif fence and fence[2] == opened[1] and not fence[3]:
+            found.append(Block(page, opened[0], opened[2], opened[3], "\n".join(body)))
+            opened = None
+        else:
+            body.append(line)
+    return [block for block in found if not kind or block.kind == kind]
+
+
+def commands(block: Block) -> list[Command]:
+    """Return the commands of a console block; a line that ends with a backslash goes on."""
+    found: list[tuple[str, list[str]]] = []
+    going_on = False
+    for line in block.text.splitlines():
+        if going_on:
+            found[-1] = (f"{found[-1][0]}\n{line}", [])
+        elif line.startswith("$ "):
+            found.append((line[2:], []))
+        elif found:
+            found[-1][1].append(line)
+        going_on = (going_on or line.startswith("$ ")) and line.endswith("\\")
+    return [Command(line, tuple(shown)) for line, shown in found]
+
+
+class Workplace:
+    """A folder in which the commands of the pages run, as in a clone of the repository.
+
+    ``aya-data`` and ``python`` are this interpreter's, whatever else is installed.
+    """
+
+    def __init__(self, folder: Path, paths: tuple[Path, ...] = ()) -> None:
+        self.folder = folder
+        self._paths = paths
+        for name in NEEDED:
+            if not (folder / name).exists():
+                shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        programs = folder / ".programs"
+        programs.mkdir(exist_ok=True)
+        python = shlex.quote(sys.executable)
+        for name, arguments in (("aya-data", "-m aya_data"), ("python", "")):
+            program = programs / name
+            program.write_text(f'#!/bin/sh\nexec {python} {arguments} "$@"\n', encoding="utf-8")
+            program.chmod(0o755)
+
+    def copy(self, folder: Path) -> Workplace:
+        """Return a copy with all that was built here."""
+        shutil.copytree(self.folder, folder, symlinks=True)
+        return Workplace(folder, self._paths)
+
+    def environment(self) -> Mapping[str, str]:
+        """Return the environment of the commands: no workspace, cache or terminal of the caller's."""
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("AYA_DATA_", "HF_"))}
+        paths = [str(path) for path in (*self._paths, ROOT)]
+        return {
+            **kept,
+            "PATH": f"{self.folder / '.programs'}{os.pathsep}{os.environ['PATH']}",
+            "PYTHONPATH": os.pathsep.join(paths),
+            "HF_HOME": str(self.folder / ".hf"),
+            "HF_HUB_OFFLINE": "1",
+            "TERM": "dumb",
+            "NO_COLOR": "1",
+        }
+
+    def prints(self, line: str) -> str:
+        """Run a command line and return what it prints: to stdout, with the error where its input is wrong.
+
+        Raises RuntimeError when it fails.
+        """
+        done = subprocess.run(
+            ["bash", "-c", line],
+            cwd=self.folder,
+            env=dict(self.environment()),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            timeout=300,
+        )
+        if done.returncode not in (0, 2):
+            raise RuntimeError(f"{line} ended with {done.returncode}:\n{done.stderr}")
+        return done.stdout + (done.stderr if done.returncode == 2 else "")
+
+
+def agree(shown: str, found: str, folder: Path | None = None) -> bool:
+    """Tell whether a page shows what a command printed."""
+    wanted = _plain(shown, folder)
+    pattern = "".join(_line_pattern(line) for line in wanted)
+    text = "".join(f"{line}\n" for line in _plain(found, folder))
+    return re.fullmatch(pattern, text) is not None
+
+
+def _line_pattern(line: str) -> str:
+    if line == CUT:
+        return r"(?:.*\n)*?"
+    return ".*?".join(re.escape(piece) for piece in line.split(CUT)) + r"\n"
+
+
+def _plain(text: str, folder: Path | None) -> list[str]:
+    if folder is not None:
+        text = text.replace(f"{folder}/", "")
+    text = re.sub(r"\b[0-9a-f]{8,}\b", "<hash>", text)
+    text = re.sub(r"\b[\d,]+\.\d+ (s|MB|GB)\b", r"<number> \1", text)
+    lines = (" ".join(line.split()) for line in text.splitlines())
+    return [line for line in lines if line and not set(line) <= {"─", " "}]
+
+
+# Writing what the commands print -------------------------------------------------------------------
+
+
+def _refreshed(page: Path, place: Workplace) -> Iterator[str]:
+    """Rewrite what a page shows of its commands' output; yield a line for each that a person must look at.
+
+    A command that shows nothing stays so; ``?`` asks for its output. Output with cuts is only checked.
+    """
+    lines = page.read_text(encoding="utf-8").splitlines()
+    moved = 0
+    for block in blocks(page, "console"):
+        written: list[str] = []
+        for command in commands(block):
+            printed = place.prints(command.line)
+            written += f"$ {command.line}".splitlines()
+            if any(CUT in line for line in command.shown):
+                if not agree("\n".join(command.shown), printed, place.folder):
+                    yield f"{block}: {command.line} prints\n{printed}"
+                written += command.shown
+            elif command.shown:
+                plain = (line.rstrip() for line in printed.replace(f"{place.folder}/", "").splitlines())
+                written += [line for line in plain if line]
+        start, length = block.line - 1 + moved, len(block.text.splitlines())
+        lines[start : start + length] = written
+        moved += len(written) - length
+    page.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def main() -> None:
+    """Run every console block in fresh folders and write what it prints into the pages."""
+    with tempfile.TemporaryDirectory() as folder:
+        base = Workplace(Path(folder).resolve() / "README")
+        for page in pages():
+            place = base if page.name == "README.md" else base.copy(base.folder.with_name(page.stem))
+            for problem in _refreshed(page, place):
+                sys.stdout.write(problem + "\n")
+
+
+if __name__ == "__main__":
+    main()
