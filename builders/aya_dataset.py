@@ -17,14 +17,13 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from aya_data.builders.records import Record, read_records
+from aya_data.builders.records import Record, format_of, read_records
 from aya_data.builders.upstream import (
     Choice,
     File,
     UpstreamBuilder,
     UpstreamSettings,
     content_digest,
-    format_of,
     label,
     localize_file,
     part_facts,

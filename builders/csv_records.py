@@ -128,9 +128,7 @@ def read_csv(location: str, delimiter: str) -> Iterator[tuple[Record | Broken, i
         yield damage_record(index + 1, lines.damage, lines.tail), 0
 
 
-def _multiline(
-    line: bytes, pending: _Pending, delimiter: str, width: int
-) -> tuple[bytes, list[str]]:
+def _multiline(line: bytes, pending: _Pending, delimiter: str, width: int) -> tuple[bytes, list[str]]:
     """Read a record whose quoted field runs over several lines.
 
     Raises :class:`Malformed` when the quote is never closed; the lines behind the first are put

@@ -39,6 +39,7 @@ VERSIONS = ("ETag", "etag", "md5Hash", "content_md5", "crc32c", "sha256")
 class _File:
     name: str
     location: str
+    shown: str
     size: int
     digest: str
     format: Format
@@ -98,7 +99,7 @@ class FilesBuilder(Builder):
                 size=file.size if slice is None else slice[1] - slice[0],
                 slice=slice,
                 labels={
-                    **self._mapper.file_labels(file.location.replace(os.sep, "/")),
+                    **self._mapper.file_labels(file.shown),
                     "format": file.format,
                     "first": str(first),
                 },
@@ -124,7 +125,7 @@ class FilesBuilder(Builder):
         return cuts(file.location, file.format, file.size)
 
     def _files(self) -> list[_File]:
-        found: dict[str, tuple[int, str | None]] = {}
+        found: dict[str, tuple[str, int, str | None]] = {}
         for pattern in self.settings.path:
             found |= _remote_files(pattern) if _remote(pattern) else self._local_files(pattern)
         root = self._root(list(found))
@@ -132,11 +133,12 @@ class FilesBuilder(Builder):
             _File(
                 location[len(root) :].replace(os.sep, "/"),
                 location,
+                shown,
                 size,
                 version or file_digest(location),
                 self._format(location),
             )
-            for location, (size, version) in found.items()
+            for location, (shown, size, version) in found.items()
         ]
         return sorted(files, key=lambda file: (file.name, file.location))
 
@@ -158,7 +160,7 @@ class FilesBuilder(Builder):
             )
         return format
 
-    def _local_files(self, pattern: str) -> dict[str, tuple[int, str | None]]:
+    def _local_files(self, pattern: str) -> dict[str, tuple[str, int, str | None]]:
         full = Path(os.path.normpath(self.environment.base.absolute() / pattern.removeprefix("file://")))
         if full.is_dir():
             raise InputError(
@@ -167,7 +169,13 @@ class FilesBuilder(Builder):
             )
         # A name may hold a bracket; what exists under the very name is meant.
         matches = [full] if full.exists() or not MAGIC & set(str(full)) else _matches(full)
-        files = {str(match): (match.stat().st_size, None) for match in matches if match.is_file()}
+        # What a label's pattern searches is what the spec wrote, not where its folder happens to lie.
+        base = "" if Path(pattern).is_absolute() else str(self.environment.base.absolute())
+        files = {
+            str(match): ("/" + os.path.relpath(match, base) if base else str(match), match.stat().st_size, None)
+            for match in matches
+            if match.is_file()
+        }
         if not files:
             raise InputError(f"no file matches {pattern!r}, the path of the source {self.source!r}", _near(full))
         return dict(files)
@@ -198,8 +206,8 @@ def _remote(location: str) -> bool:
     return "://" in location and not location.startswith("file://")
 
 
-def _remote_files(pattern: str) -> dict[str, tuple[int, str | None]]:
-    """Return the files that a URL matches: size, and the store's own mark of their content."""
+def _remote_files(pattern: str) -> dict[str, tuple[str, int, str | None]]:
+    """Return the files that a URL matches: its text for labels, size, and the store's own mark of their content."""
     try:
         import fsspec
     except ModuleNotFoundError as error:
@@ -207,14 +215,15 @@ def _remote_files(pattern: str) -> dict[str, tuple[int, str | None]]:
     try:
         system, path = fsspec.url_to_fs(pattern)
         matches = system.glob(path) if MAGIC & set(path.split("?")[0]) and "http" not in system.protocol else [path]
-        found: dict[str, tuple[int, str | None]] = {}
+        found: dict[str, tuple[str, int, str | None]] = {}
         for match in matches:
             about = system.info(match)
             if about.get("type") == "directory":
                 continue
             mark = next((str(about[name]) for name in VERSIONS if about.get(name)), None)
             version = None if mark is None else digest("remote", mark, str(about.get("size")))
-            found[system.unstrip_protocol(match)] = (int(about.get("size") or 0), version)
+            url = system.unstrip_protocol(match)
+            found[url] = (url, int(about.get("size") or 0), version)
     except FileNotFoundError:
         found = {}
     except (OSError, ValueError, ImportError) as error:

@@ -24,8 +24,8 @@ from typing import Any, ClassVar
 from pydantic import Field, model_validator
 
 from aya_data.builders.mapping import Mapper, MappingSettings
-from aya_data.builders.records import Format, Record, column_names
-from aya_data.builders.repository import stream
+from aya_data.builders.records import Format, Record, column_names, format_of
+from aya_data.builders.repository import tail
 from aya_data.builders.upstream import (
     HUB,
     REPOSITORY,
@@ -33,7 +33,6 @@ from aya_data.builders.upstream import (
     File,
     Origin,
     UpstreamBuilder,
-    format_of,
     hub_file,
     localize_file,
 )
@@ -46,6 +45,7 @@ from aya_data.core.stage import Batch, Unit
 __all__ = ["HubBuilder", "HubSettings"]
 
 PARQUET_BRANCH = "refs/convert/parquet"
+LONGEST_FOOTER = 64 << 20
 NOT_DATA = frozenset({"dataset_infos.json", "dataset_info.json", "dataset_dict.json", "state.json"})
 SYNONYMS = {
     "train": "train", "training": "train", "validation": "validation", "valid": "validation",
@@ -247,14 +247,20 @@ def _columns(location: str, format_: Format, cache: Path) -> list[str] | None:
         return column_names(location, format_)
     if format_ != "parquet":
         return None
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     repository, file = hub_file(location, cache)
-    with stream(repository, file, cache) as opened:
-        try:
-            return list(pq.ParquetFile(opened).schema_arrow.names)
-        except (ValueError, OSError):
-            return None
+    # A Parquet file ends with its footer, the footer's length in four bytes and the magic number.
+    end = tail(repository, file, cache, 8)
+    length = int.from_bytes(end[:4], "little") + 8
+    if end[4:] != b"PAR1" or length > min(file.size, LONGEST_FOOTER):
+        return None
+    footer = tail(repository, file, cache, length)
+    try:
+        return list(pq.ParquetFile(pa.BufferReader(b"PAR1" + footer)).schema_arrow.names)
+    except (ValueError, OSError):
+        return None
 
 
 def _choose(origin: Origin, card: Mapping[str, Any], settings: HubSettings) -> dict[str, Choice]:

@@ -275,9 +275,9 @@ class Mapper:
         if "history" in read:
             turns[:0] = pairs(self._find("history", fields))
         system = text_of(self._find("system", fields)) if "system" in read else None
-        if system is not None and not (isinstance(system, str) and not system.strip()):
-            if not turns or turns[0][0] != "system":
-                turns.insert(0, ("system", system))
+        blank = system is None or (isinstance(system, str) and not system.strip())
+        if not blank and not (turns and turns[0][0] == "system"):
+            turns.insert(0, ("system", system))
         return turns
 
     def _pair(self, fields: dict[str, Any], turns: Turns, draft: Draft) -> None:
@@ -339,7 +339,7 @@ class Mapper:
             raise Unreadable("missing_column", missing.column[:80], evidence="origin") from missing
         found = origin.map.get(value, value)
         if found not in ORIGINS:
-            raise Unreadable("unknown_origin", ascii(value)[1:81], ", ".join(ORIGINS))
+            raise Unreadable("unknown_origin", ascii(value)[1:-1][:80], ", ".join(ORIGINS))
         return found
 
     def _extra(self, fields: dict[str, Any]) -> dict[str, Any] | None:

@@ -10,13 +10,14 @@ Choices that a format leaves open:
   are skipped. A repeated key, NaN, an infinite number or nesting deeper than 100 breaks the record.
 - JSON: one array of objects, or objects one after the other (pretty-printed or one on each line).
 - CSV and TSV: the first line names the columns. A quote that is never closed breaks its own line
-  alone. In TSV, which has no quoting of its own, a field whose quotes do not pair is taken as it stands.
+  alone. In TSV, which has no quoting of its own, a field whose quotes do not pair is taken as it
+  stands, and so are two whole lines that a quote would join.
 - Names that occur twice in a header get ``#2``, ``#3``; the empty name is a name.
 - Parquet: bytes that are UTF-8 become text; dates, times and decimals become text; maps become
   dictionaries; NaN and infinite numbers become null, because JSON, which rows carry them in, has neither.
 
-Compression is told by the first bytes, not by the name. Cost, on one core of a 2.6 GHz server for flat
-records of three texts: Parquet 3.5, JSON Lines 5, CSV 6 microseconds per record.
+Compression is told by the first bytes, not by the name. CPU time for flat records of three texts
+(42,148 of an instruction data set), Python 3.11, per record: Parquet 2, JSON Lines 4, CSV 7, JSON 8 µs.
 """
 
 from __future__ import annotations
@@ -64,8 +65,13 @@ CHUNK_BYTES = 16 << 20
 
 
 def format_of(name: str) -> Format | None:
-    """Return the format that the extension of ``name`` tells, a compression suffix aside."""
-    parts = re.split(r"[?#]", name)[0].rsplit("/", 1)[-1].lower().split(".")
+    """Return the format that the extension of ``name`` tells, a compression suffix aside.
+
+    A URL's query and fragment tell nothing; in a path ``?`` and ``#`` are letters like others.
+    """
+    if re.match(r"(?!file:)[A-Za-z][\w+.-]*://", name):
+        name = re.split(r"[?#]", name)[0]
+    parts = name.rsplit("/", 1)[-1].lower().split(".")
     if len(parts) > 2 and parts[-1] in COMPRESSIONS:
         parts.pop()
     return EXTENSIONS.get(parts[-1]) if len(parts) > 1 else None
@@ -122,13 +128,15 @@ def cuts(location: str, format: Format, size: int, target: int = 32 << 20) -> li
     start = position = lines = first = 0
     with open_location(location) as file:
         while block := file.read(BLOCK):
-            wanted = start + target - position
-            if wanted < len(block):
-                cut = block.find(b"\n", max(0, wanted)) + 1
-                if cut:
-                    found.append(((start, position + cut), first))
-                    start, first = position + cut, lines + block.count(b"\n", 0, cut)
-            lines += block.count(b"\n")
+            done = 0
+            while start + target - position < len(block):
+                cut = block.find(b"\n", max(done, start + target - position)) + 1
+                if not cut:
+                    break
+                lines += block.count(b"\n", done, cut)
+                found.append(((start, position + cut), first))
+                start, first, done = position + cut, lines, cut
+            lines += block.count(b"\n", done)
             position += len(block)
     if start < position:
         found.append(((start, position), first))

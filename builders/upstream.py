@@ -25,8 +25,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, Field
 
-from aya_data.builders import records as readers
-from aya_data.builders.records import Broken, Format, Record, cuts, read_records
+from aya_data.builders.records import Broken, Record, cuts, format_of, read_records
 from aya_data.builders.repository import RemoteFile, Repository, fetch, open_repository
 from aya_data.core.errors import HubUnreachable, InputError, NotFound
 from aya_data.core.identity import row_key
@@ -42,7 +41,6 @@ __all__ = [
     "UpstreamBuilder",
     "UpstreamSettings",
     "content_digest",
-    "format_of",
     "hub_file",
     "label",
     "localize_file",
@@ -297,11 +295,6 @@ class UpstreamBuilder(Builder):
             )
             for piece, first in pieces
         ]
-
-
-def format_of(path: str) -> Format | None:
-    """Return the format that a path tells; ``?`` and ``#`` are letters in it, not parts of a URL."""
-    return readers.format_of(path.replace("?", "_").replace("#", "_"))
 
 
 def localize_file(location: str, cache: Path) -> Path:

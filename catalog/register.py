@@ -193,7 +193,7 @@ def _facts(release: Found) -> dict[str, list[tuple[Any, ...]]]:
             for number, stage in enumerate(manifest["stages"])
         ],
         "sources": [
-            (*own, s["name"], s["builder"], s["use"], sum(s["lost"].values()), s["distinct"], s["released"],
+            (*own, s["name"], s["builder"], s["use"], _lost(manifest, s["name"]), s["distinct"], s["released"],
              s["epochs"], {str(name): str(value) for name, value in s["pins"].items()})
             for s in manifest["sources"]
         ],
@@ -219,6 +219,16 @@ def _facts(release: Found) -> dict[str, list[tuple[Any, ...]]]:
         facts = (held.use, held.attribution, held.share_alike, held.derivatives)
         found["licenses"].append((*own, row["license"], *facts, row["rows"]))
     return found
+
+
+def _lost(manifest: Mapping[str, Any], source: str) -> int:
+    """Rows of a source that are not in the release. What a builder used up to make rows is none of them."""
+    lost = 0
+    for rule in manifest["rules"]:
+        used = rule["outcome"] == "consumed" and rule["stage"].startswith(("read:", "derive:"))
+        if rule["source"] == source and rule["outcome"] != "flagged" and not used:
+            lost += rule["rows"]
+    return lost
 
 
 def _config(kind: str, variety: str, main: str | None) -> str:

@@ -27,7 +27,7 @@ CREATE TABLE sources (
     release VARCHAR, version VARCHAR,
     source VARCHAR, builder VARCHAR,
     use VARCHAR,              -- train, prompts or benchmark
-    lost BIGINT,              -- dropped, merged, not sampled or consumed at any stage
+    lost BIGINT,              -- rows that were dropped, merged, not sampled or used up
     kept BIGINT,              -- different rows in the release
     rows BIGINT,              -- kept rows times their epochs
     epochs DOUBLE,

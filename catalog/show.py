@@ -183,8 +183,8 @@ def _kept(
     if not keys:
         return []
     found = con.execute(
-        'SELECT row_key, source, source_dataset, variety, license, provenance.file, provenance."row", messages, rejected '
-        f"FROM rows WHERE {where} AND epoch = 0 AND row_key IN ({', '.join('?' * len(keys))})",
+        'SELECT row_key, source, source_dataset, variety, license, provenance.file, provenance."row", messages, '
+        f"rejected FROM rows WHERE {where} AND epoch = 0 AND row_key IN ({', '.join('?' * len(keys))})",
         [*values, *keys],
     ).fetchall()  # fmt: skip
     by_key = {row[0]: row for row in found}

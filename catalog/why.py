@@ -188,7 +188,19 @@ def _fates(
         f"WHERE release = ? AND version = ? AND outcome <> 'flagged' AND row_key IN ({marks}) ORDER BY ALL",
         [release, version, *keys, release, version, *keys],
     ).fetchall()
-    return {key: (source, _fate(outcome, stage, rule)) for key, source, stage, outcome, rule in found}
+    fates: dict[str, tuple[str | None, str]] = {}
+    for key, _, stage, outcome, rule in found:
+        if _is_use(stage, outcome):
+            fates.setdefault(key, (None, _fate(outcome, stage, rule)))
+    for key, source, stage, outcome, rule in found:
+        if not _is_use(stage, outcome):
+            fates[key] = (source, _fate(outcome, stage, rule))
+    return fates
+
+
+def _is_use(stage: str, outcome: str) -> bool:
+    """Whether an entry says that rows were made from a row, which goes on in its own source nevertheless."""
+    return outcome == "consumed" and stage.startswith("derive:")
 
 
 def _fate(outcome: str, stage: str, rule: str | None) -> str:
@@ -227,14 +239,15 @@ def _life(
     mine = [entry for entry in entries if entry[0] == key]
     known: dict[str, Any] = dict(zip(columns, rows[0], strict=False)) if rows else {}
     if not known:
-        known = _from_store(con, workspace, notes, key, release, version, [entry[2] for entry in mine])
+        known = _from_store(con, workspace, notes, key, release, version)
     related = [(child, "child") for child, parent in edges if parent == key]
     related += [(parent, "parent") for child, parent in edges if child == key]
     related += [(entry[0], "merged into this") for entry in entries if entry[0] != key]
     partners = [entry[8] for entry in mine if entry[8]]
     fates = _fates(con, release, version, [k for k, _ in related[:MOST]] + partners)
-    source = known.get("source") or (mine[0][2] if mine else None)
-    ends = [entry for entry in mine if entry[3] in ENDS]
+    own_entries = [entry for entry in mine if not _is_use(entry[1], entry[3])]
+    source = known.get("source") or (own_entries[0][2] if own_entries else None)
+    ends = [entry for entry in own_entries if entry[3] in ENDS]
     if rows:
         fate = f"released ({rows[0][12]})"
     elif ends:
@@ -273,11 +286,10 @@ def _from_store(
     key: str,
     release: str,
     version: str,
-    sources: Sequence[str],
 ) -> dict[str, Any]:
     for note in notes:
         if (note.name, note.version) == (release, version):
-            found = rows_of_keys(con, workspace, note, [key], sources or None).get(key)
+            found = rows_of_keys(con, workspace, note, [key]).get(key)
             if found:
                 file, row = place_of(found)
                 variety = f"{found['language']}_{found['script']}"
@@ -314,14 +326,13 @@ def _steps(
         if partner in fates:
             step = replace(step, partner_fate=fates[partner][1])
         said.setdefault(stage, []).append(step)
-    ended = False
-    for stage in stages_of_source(names, source):
+    own = set(stages_of_source(names, source))
+    for stage in names:
         found = sorted(said.pop(stage, ()), key=lambda step: (step.outcome in ENDS, step.outcome, step.rule or ""))
         yield from found
-        ended = any(step.outcome in ENDS for step in found)
-        if ended:
+        if any(step.outcome in ENDS and not _is_use(stage, step.outcome) for step in found):
             break
-        if not found and (released or said):
+        if not found and stage in own and (released or entries):
             yield Step(stage, "passed")
     for left in said.values():
         yield from left

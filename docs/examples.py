@@ -10,7 +10,7 @@ Blocks are told by the word after the fence:
 In what a command prints, ``[…]`` stands for anything: within a line, or for any lines where it stands
 alone. White space, rules of tables, hashes, durations and the place of the folder are not compared.
 
-    python -m docs.examples          run every console block and write what it prints into the pages
+    python -m docs.examples [PAGE…]      run every console block and write what it prints into the pages
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import tomllib
 from collections.abc import Iterator, Mapping
+from configparser import ConfigParser
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +32,7 @@ __all__ = ["CUT", "ROOT", "Block", "Command", "Workplace", "agree", "blocks", "c
 
 ROOT = Path(__file__).resolve().parent.parent
 CUT = "[…]"
+SITE = ".site"
 NEEDED = ("specs", "builders/samples/house")
 """What the commands of the pages find around them, as in a clone."""
 
@@ -102,9 +105,8 @@ class Workplace:
     ``aya-data`` and ``python`` are this interpreter's, whatever else is installed.
     """
 
-    def __init__(self, folder: Path, paths: tuple[Path, ...] = ()) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._paths = paths
         for name in NEEDED:
             if not (folder / name).exists():
                 shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -119,12 +121,33 @@ class Workplace:
     def copy(self, folder: Path) -> Workplace:
         """Return a copy with all that was built here."""
         shutil.copytree(self.folder, folder, symlinks=True)
-        return Workplace(folder, self._paths)
+        return Workplace(folder)
+
+    def lay_out(self, page: Path) -> None:
+        """Write the files of a page: packages as they are when installed from its ``pyproject.toml``, others here."""
+        site = self.folder / SITE
+        for block in blocks(page):
+            if block.title:
+                path = (site if block.kind == "python" else self.folder) / block.title
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(f"{block.text}\n", encoding="utf-8")
+        for block in blocks(page, "toml"):
+            project = tomllib.loads(block.text)["project"]
+            name = project["name"].replace("-", "_")
+            metadata = site / f"{name}-{project['version']}.dist-info"
+            metadata.mkdir(parents=True)
+            about = f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n"
+            (metadata / "METADATA").write_text(about, encoding="utf-8")
+            points = ConfigParser(delimiters=("=",))
+            points.read_dict(project["entry-points"])
+            with (metadata / "entry_points.txt").open("w", encoding="utf-8") as file:
+                points.write(file)
+            (site / name / "__init__.py").touch()
 
     def environment(self) -> Mapping[str, str]:
         """Return the environment of the commands: no workspace, cache or terminal of the caller's."""
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("AYA_DATA_", "HF_"))}
-        paths = [str(path) for path in (*self._paths, ROOT)]
+        paths = [str(self.folder / SITE), str(ROOT)]
         return {
             **kept,
             "PATH": f"{self.folder / '.programs'}{os.pathsep}{os.environ['PATH']}",
@@ -209,9 +232,13 @@ def _refreshed(page: Path, place: Workplace) -> Iterator[str]:
 def main() -> None:
     """Run every console block in fresh folders and write what it prints into the pages."""
     with tempfile.TemporaryDirectory() as folder:
-        base = Workplace(Path(folder).resolve() / "README")
+        base = Workplace(Path(folder).resolve() / "base")
+        base.prints("aya-data build specs/sft_mix.yaml")
         for page in pages():
-            place = base if page.name == "README.md" else base.copy(base.folder.with_name(page.stem))
+            if sys.argv[1:] and page.name not in sys.argv[1:]:
+                continue
+            place = base.copy(base.folder.with_name(page.stem))
+            place.lay_out(page)
             for problem in _refreshed(page, place):
                 sys.stdout.write(problem + "\n")
 

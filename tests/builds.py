@@ -9,8 +9,8 @@ import hashlib
 import json
 import multiprocessing
 import os
-import shutil
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -39,10 +39,13 @@ __all__ = [
     "SMALL",
     "Record",
     "build",
+    "check_law",
+    "command",
     "edges",
     "entries",
     "fates",
     "in_child",
+    "in_memory",
     "killed_at",
     "plan",
     "released",
@@ -91,7 +94,7 @@ def write_files(folder: Path, files: Mapping[str, Sequence[Record]]) -> None:
     """Write records as JSON lines, one file per name."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, records in files.items():
-        lines = (json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+        lines = (json.dumps(record) + "\n" for record in records)
         (folder / name).write_text("".join(lines), encoding="utf-8")
 
 
@@ -135,6 +138,23 @@ def build(
         durable.make_folder(place.temporary)
         with LocalExecutor(place.store.root, workers, inline_bytes) as executor:
             return run(made, place, executor, Events(*listeners), documents, memory, threads)
+
+
+def in_memory() -> Path | None:
+    """A folder in memory, where fsync costs nothing, or ``None``."""
+    folder = Path("/dev/shm")
+    return folder if os.access(folder, os.W_OK) else None
+
+
+def command(path: Path, workspace: Path, variables: Mapping[str, str] | None = None, **options: Any) -> Any:
+    """Build by a command; return the finished process, its output as text."""
+    arguments = json.dumps({"spec": str(path), "workspace": str(workspace), **options})
+    root = Path(__file__).parent.parent
+    environment = {**os.environ, "PYTHONPATH": str(root), "PYTHONWARNINGS": "error", **(variables or {})}
+    return subprocess.run(
+        [sys.executable, "-m", "tests.builds", arguments],
+        cwd=root, env=environment, text=True, capture_output=True, timeout=300, check=False,
+    )  # fmt: skip
 
 
 # Children ------------------------------------------------------------------------------------------

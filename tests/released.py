@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
+import pytest
+
 from aya_data import api
+from aya_data.catalog.register import find_releases
 from aya_data.core.store import Workspace
 
 ANSWERS = {"tur": "Yanıt", "arb": "جواب", "eng": "Answer", "zho": "回答", "heb": "תשובה"}
@@ -65,6 +69,9 @@ sources:
     license: {assume: MIT, reason: "the author said so"}
 """
 
+FOLDER = "work [space] d'été"
+"""A name that SQL strings and file patterns trip over."""
+
 EVIL = "\x1b]0;owned\x07\x1b[2Jשלום \u202eevil\u202c <b>bold</b>"
 
 
@@ -102,8 +109,23 @@ def build(base: Path, spec: str, name: str, workspace: Path) -> Path:
 def make_workspace(base: Path) -> Workspace:
     """Two versions of ``mix`` (the later has 150 conversations and 30 or so preferences) and one of ``pairs``."""
     write_data(base)
-    workspace = base / "work [space] d'été"
+    workspace = base / FOLDER
     build(base, SPEC.replace("BUDGET", "100"), "mix.yaml", workspace)
     build(base, PREFERENCES_ONLY, "pairs.yaml", workspace)
     build(base, SPEC.replace("BUDGET", "150"), "mix.yaml", workspace)
     return Workspace(workspace)
+
+
+def shared_workspace(factory: pytest.TempPathFactory) -> Workspace:
+    """The workspace of :func:`make_workspace`, made once per test session; not to be changed."""
+    base = factory.getbasetemp() / "released"
+    if not (base / "done").exists():
+        shutil.rmtree(base, ignore_errors=True)
+        make_workspace(base)
+        (base / "done").touch()
+    return Workspace(base / FOLDER)
+
+
+def latest(workspace: Workspace, name: str = "mix") -> Path:
+    """The folder of the latest version of a release."""
+    return next(found.path for found in find_releases(workspace) if found.name == name and found.latest)

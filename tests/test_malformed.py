@@ -46,9 +46,9 @@ BROKEN_LINES: list[tuple[bytes, str]] = [
     (b'{"q": "What?"}', "missing_column"),
     (b'{"q": "What?", "a": "   "}', "empty_answer"),
     (b'{"q": "", "a": "An answer."}', "empty_prompt"),
-    (b'["a", "list", "is", "no", "record"]', "not_an_object"),
-    (b'"neither is a text"', "not_an_object"),
-    (b"17", "not_an_object"),
+    (b'["a", "list", "is", "no", "record"]', "not_object"),
+    (b'"neither is a text"', "not_object"),
+    (b"17", "not_object"),
     (b'{"q": "What?", "a": "one", "a": "two"}', "duplicate_key"),
     (b'{"q": "What?", "a": NaN}', "not_finite"),
     (b'{"q": "What?", "a": ' + b"[" * 5000 + b"]" * 5000 + b"}", "too_deep"),
@@ -98,8 +98,8 @@ def write_messages(folder: Path) -> dict[str, list[tuple[int, str]]]:
 def write_tables(folder: Path) -> dict[str, list[tuple[int, str]]]:
     """CSV with open quotes and short lines; TSV; Parquet files whose schemas differ, one that is none."""
     rows = [good("cell", n) for n in range(6)]
-    csv = ["q,a", *(f'"{r["q"]}","{r["a"]}"' for r in rows[:2]), '"an open quote,and no end', '"x" y,z', "too,many,cells"]
-    csv += ["", f'"{rows[2]["q"]}","{rows[2]["a"]}"', "alone", "nul\0byte,x"]
+    csv = ["q,a", *(f'"{r["q"]}","{r["a"]}"' for r in rows[:2]), '"x" y,z', "too,many,cells"]
+    csv += [f'"{rows[2]["q"]}","{rows[2]["a"]}"', "alone", "nul\0byte,x", '"an open quote,and no end', ""]
     (folder / "a.csv").write_text("\n".join(csv) + "\n")
     (folder / "b.tsv").write_text("q\ta\n" + "".join(f"{r['q']}\t{r['a']}\n" for r in rows[3:5]) + 'an "odd" quote\tok\n')
     pq.write_table(pa.table({"q": [r["q"] for r in rows[5:]], "a": [r["a"] for r in rows[5:]]}), folder / "c.parquet")
@@ -110,7 +110,9 @@ def write_tables(folder: Path) -> dict[str, list[tuple[int, str]]]:
     pq.write_table(pa.table({"q": structs, "a": pa.array([b"Bytes that are text.", b"\xff\xfe"])}), folder / "f.parquet")
     (folder / "g.parquet").write_bytes(b"PAR1 this is not Parquet PAR1")
     return {
-        "data/a.csv": [(2, "unclosed_quote"), (3, "stray_quote"), (4, "wrong_number_of_fields"), (6, "wrong_number_of_fields"), (7, "nul_byte")],
+        "data/a.csv": [
+            (2, "stray_quote"), (3, "field_count"), (5, "field_count"), (6, "nul_byte"), (7, "unclosed_quote"),
+        ],
         "data/b.tsv": [],
         "data/d.parquet": [(0, "not_text")],
         "data/e.parquet": [(0, "missing_column")],

@@ -25,7 +25,7 @@ from aya_data.core.store import file_digest
 
 ROWS = [
     {"prompt": "Merhaba", "answer": "Selam, nasılsın?"},
-    {"prompt": "say \"hi\"", "answer": "line one\nline two, with a comma"},
+    {"prompt": 'say "hi"', "answer": "line one\nline two, with a comma"},
     {"prompt": "पानी", "answer": "水\tと\u2028separators"},
 ]
 
@@ -108,11 +108,19 @@ def test_columns_are_narrowed_in_every_format(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "format"),
     [
-        ("a.parquet", "parquet"), ("x/y.b.JSONL.gz", "jsonl"), ("a.json.zst", "json"), ("a.ndjson", "jsonl"),
-        ("a.csv.bz2", "csv"), ("a.tsv", "tsv"), ("https://h/a.csv?x=1.json", "csv"), ("README", None), ("a.gz", None),
-        ("a.txt", None), (".jsonl", "jsonl"),
+        ("a.parquet", "parquet"),
+        ("x/y.b.JSONL.gz", "jsonl"),
+        ("a.json.zst", "json"),
+        ("a.ndjson", "jsonl"),
+        ("a.csv.bz2", "csv"),
+        ("a.tsv", "tsv"),
+        ("https://h/a.csv?x=1.json", "csv"),
+        ("README", None),
+        ("a.gz", None),
+        ("a.txt", None),
+        (".jsonl", "jsonl"),
     ],
-)  # fmt: skip
+)
 def test_format_by_name(name: str, format: str | None) -> None:
     assert format_of(name) == format
 
@@ -120,12 +128,22 @@ def test_format_by_name(name: str, format: str | None) -> None:
 def test_a_bad_line_is_named_and_the_rest_is_read(tmp_path: Path) -> None:
     good = b'{"a": 1}'
     bad = {
-        b"{not json": "not_json", b'{"a": "\xff"}': "invalid_utf8", b"[1, 2]": "not_object", b"3": "not_object",
-        b'{"a": NaN}': "not_finite", b'{"a": -Infinity}': "not_finite", b'{"a": 1e999}': "not_finite",
-        b'{"a": 1, "b": 2, "a": 3}': "duplicate_key", b'{"a": {"x": 1, "x": 2}}': "duplicate_key",
-        b'{"a": ' + b"9" * 5000 + b"}": "not_json", b'{"a": 1} {"a": 2}': "not_json", b"null": "not_object",
-        b'{"a": ' + b"[" * 5000 + b"]" * 5000 + b"}": "too_deep", b'{"a": "\x00"}': "not_json", b'{"a": "x': "not_json",
-    }  # fmt: skip
+        b"{not json": "not_json",
+        b'{"a": "\xff"}': "invalid_utf8",
+        b"[1, 2]": "not_object",
+        b"3": "not_object",
+        b'{"a": NaN}': "not_finite",
+        b'{"a": -Infinity}': "not_finite",
+        b'{"a": 1e999}': "not_finite",
+        b'{"a": 1, "b": 2, "a": 3}': "duplicate_key",
+        b'{"a": {"x": 1, "x": 2}}': "duplicate_key",
+        b'{"a": ' + b"9" * 5000 + b"}": "not_json",
+        b'{"a": 1} {"a": 2}': "not_json",
+        b"null": "not_object",
+        b'{"a": ' + b"[" * 5000 + b"]" * 5000 + b"}": "too_deep",
+        b'{"a": "\x00"}': "not_json",
+        b'{"a": "x': "not_json",
+    }
     body = b"\n".join(part for line in bad for part in (line, good)) + b"\n"
     (tmp_path / "a.jsonl").write_bytes(body)
     items = read(tmp_path / "a.jsonl")
@@ -226,7 +244,7 @@ def test_json_documents(tmp_path: Path, body: bytes, expected: list[tuple[int, A
 
 
 def test_a_json_array_is_read_across_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = [{"n": i, "t": "é}{\"\\" * i} for i in range(60)]
+    rows = [{"n": i, "t": 'é}{"\\' * i} for i in range(60)]
     (tmp_path / "a.json").write_text(json.dumps(rows, ensure_ascii=False))
     for block in (1, 7, 64):
         monkeypatch.setattr("aya_data.builders.raw.BLOCK", block)
@@ -240,7 +258,10 @@ def test_a_json_array_is_read_across_blocks(tmp_path: Path, monkeypatch: pytest.
 @pytest.mark.parametrize(
     ("body", "expected"),
     [
-        (b"a,b\n1,2\n3\n4,5,6\n7,8\n", [(0, {"a": "1", "b": "2"}), (1, "field_count"), (2, "field_count"), (3, {"a": "7", "b": "8"})]),
+        (
+            b"a,b\n1,2\n3\n4,5,6\n7,8\n",
+            [(0, {"a": "1", "b": "2"}), (1, "field_count"), (2, "field_count"), (3, {"a": "7", "b": "8"})],
+        ),
         (b'a,b\n1,"x\n2,y\n3,z\n', [(0, "unclosed_quote"), (1, {"a": "2", "b": "y"}), (2, {"a": "3", "b": "z"})]),
         (b'a,b\n1,"x"y\n2,z\n', [(0, "stray_quote"), (1, {"a": "2", "b": "z"})]),
         (b'a,b\n1,x"y"\n', [(0, {"a": "1", "b": 'x"y"'})]),
@@ -251,7 +272,7 @@ def test_a_json_array_is_read_across_blocks(tmp_path: Path, monkeypatch: pytest.
         (b",a,a\n1,2,3\n", [(0, {"": "1", "a": "2", "a#2": "3"})]),
         (b"\xff,b\n1,2\n", [(0, "no_header")]),
     ],
-)  # fmt: skip
+)
 def test_csv(tmp_path: Path, body: bytes, expected: list[tuple[int, Any]]) -> None:
     (tmp_path / "a.csv").write_bytes(body)
     assert outline(read(tmp_path / "a.csv")) == expected
@@ -260,8 +281,11 @@ def test_csv(tmp_path: Path, body: bytes, expected: list[tuple[int, Any]]) -> No
 def test_quotes_in_tsv_are_text_when_they_do_not_pair(tmp_path: Path) -> None:
     (tmp_path / "a.tsv").write_bytes(b'a\tb\n"Hi," she said\t2\n"quoted"\t"x\ty"\n"open\t3\n5 " 6\t4\n')
     assert [tuple(row.values()) for row in fields(tmp_path / "a.tsv")] == [
-        ('"Hi," she said', "2"), ("quoted", "x\ty"), ('"open', "3"), ('5 " 6', "4"),
-    ]  # fmt: skip
+        ('"Hi," she said', "2"),
+        ("quoted", "x\ty"),
+        ('"open', "3"),
+        ('5 " 6', "4"),
+    ]
 
 
 CELL = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\r"), max_size=12)
@@ -275,7 +299,11 @@ def test_what_the_csv_module_writes_is_read_back(rows: list[tuple[str, ...]], de
     writer.writerows([("a", "b", "c"), *rows])
     format = "csv" if delimiter == "," else "tsv"
     # Tabs and line ends in one TSV field cannot be told from records whose quotes are text.
-    assume(format == "csv" or not any("\n" in cell for row in rows for cell in row) or "\t" not in "".join(map("".join, rows)))
+    assume(
+        format == "csv"
+        or not any("\n" in cell for row in rows for cell in row)
+        or "\t" not in "".join(map("".join, rows))
+    )
     location = f"memory://{digest(text.getvalue(), delimiter)}.{format}"
     import fsspec
 
@@ -365,20 +393,33 @@ def test_parquet_types_become_plain_values(tmp_path: Path) -> None:
         "float": pa.array([1.5, float("nan"), float("inf")]),
         "half": pa.array([1.5, None, float("inf")], pa.float16()),
         "map": pa.array([[("k", 1)], [], None], pa.map_(pa.string(), pa.int64())),
-        "nested": pa.array([[{"t": moment, "f": float("nan"), "b": b"y"}], [], None],
-                           pa.list_(pa.struct([("t", pa.timestamp("us")), ("f", pa.float64()), ("b", pa.binary())]))),
+        "nested": pa.array(
+            [[{"t": moment, "f": float("nan"), "b": b"y"}], [], None],
+            pa.list_(pa.struct([("t", pa.timestamp("us")), ("f", pa.float64()), ("b", pa.binary())])),
+        ),
         "null": pa.nulls(3),
         "bool": pa.array([True, False, None]),
         "": pa.array(["empty", "name", None]),
-    }  # fmt: skip
+    }
     pq.write_table(pa.table(columns), path)
     first, second, third = fields(path)
     assert first == {
-        "dictionary": "x", "large": "a", "binary": "text", "timestamp": "2024-02-29 12:30:01.000005",
-        "nanosecond": "1970-01-01 00:00:00.000000001", "date": "2024-02-29", "decimal": "1.50", "duration": 5,
-        "float": 1.5, "half": 1.5, "map": {"k": 1},
-        "nested": [{"t": "2024-02-29 12:30:01.000005", "f": None, "b": "y"}], "null": None, "bool": True, "": "empty",
-    }  # fmt: skip
+        "dictionary": "x",
+        "large": "a",
+        "binary": "text",
+        "timestamp": "2024-02-29 12:30:01.000005",
+        "nanosecond": "1970-01-01 00:00:00.000000001",
+        "date": "2024-02-29",
+        "decimal": "1.50",
+        "duration": 5,
+        "float": 1.5,
+        "half": 1.5,
+        "map": {"k": 1},
+        "nested": [{"t": "2024-02-29 12:30:01.000005", "f": None, "b": "y"}],
+        "null": None,
+        "bool": True,
+        "": "empty",
+    }
     assert second["binary"] == b"\xff\xfe" and second["float"] is None and second["map"] == {}
     assert all(third[name] is None for name in third if name not in ("dictionary", "timestamp"))
 

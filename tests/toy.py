@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
 from pydantic import Field
 
+from aya_data.core import durable
 from aya_data.core.identity import derived_key, record_digest, row_key
 from aya_data.core.row import Draft, Rejection
 from aya_data.core.settings import Settings, SourceName
@@ -34,6 +36,7 @@ class ToyBuilder(Builder):
         ]
 
     def read(self, unit: Unit) -> Iterator[Batch]:
+        self._arm()
         for start, lines in enumerate(_chunks(Path(unit.location).read_text().splitlines(), 64)):
             drafts, rejections = [], []
             for offset, line in enumerate(lines):
@@ -48,6 +51,14 @@ class ToyBuilder(Builder):
                     Draft(key, turns, place, language=record.get("lang"), license=record.get("license"), dataset=self.source)
                 )
             yield Batch(len(lines), drafts, rejections)
+
+    def _arm(self) -> None:
+        """Where a file ``die`` stands beside the spec, a worker process takes it and is killed some operations later."""
+        die = self.environment.base / "die"
+        if die.exists() and multiprocessing.parent_process() is not None:
+            durable.failpoint.fail_at = durable.failpoint.count + int(die.read_text())
+            durable.failpoint.active = True
+            die.unlink(missing_ok=True)
 
 
 def _chunks(lines: list[str], size: int) -> list[list[str]]:

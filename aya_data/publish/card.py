@@ -285,21 +285,32 @@ def _examples(manifest: Mapping[str, Any]) -> list[dict[str, str]]:
 
 
 def _funnel(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Rows of each source from read to released. By the ledger's law, read = kept + lost."""
+    """Rows of each source from read to released. By the ledger's law, read = kept + lost.
+
+    What a builder used up to make rows (messages of a tree, parents of templates) is none of the rows read.
+    """
     order = [stage["name"] for stage in manifest["stages"]]
     counts = {stage["name"]: stage for stage in manifest["stages"]}
-    lost = {stage for source in manifest["sources"] for stage in source["lost"]}
+    used: dict[tuple[str, str], int] = {}
+    for rule in manifest["rules"]:
+        if rule["outcome"] == "consumed" and rule["stage"].startswith(("read:", "derive:")):
+            place = (rule["source"], rule["stage"])
+            used[place] = used.get(place, 0) + rule["rows"]
     rows = []
+    seen: set[str] = set()
     for source in manifest["sources"]:
-        began = counts.get(f"read:{source['name']}") or counts.get(f"derive:{source['name']}")
-        gone = {_stage_title(stage): 0 for stage in source["lost"]}
+        name = source["name"]
+        gone: dict[str, int] = {}
         for stage, number in source["lost"].items():
-            gone[_stage_title(stage)] += number
-        read = source["distinct"] + sum(source["lost"].values())
+            if left := number - used.get((name, stage), 0):
+                seen.add(stage)
+                gone[_stage_title(stage)] = gone.get(_stage_title(stage), 0) + left
+        read = source["distinct"] + sum(gone.values())
+        began = counts.get(f"read:{name}") or counts.get(f"derive:{name}")
         if source["use"] == "benchmark" and began:
-            read = began["rows_in"] + began["created"]
+            read = began["rows_in"] + began["created"] - began["consumed"]
         rows.append({**source, "read": read, "lost": gone})
-    known = [stage for stage in order if stage in lost] + sorted(lost - set(order))
+    known = [stage for stage in order if stage in seen] + sorted(seen - set(order))
     return {"stages": list(dict.fromkeys(_stage_title(stage) for stage in known)), "rows": rows}
 
 

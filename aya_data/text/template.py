@@ -182,6 +182,9 @@ class _Environment(ImmutableSandboxedEnvironment):
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         budget = _budget(context)
+        for side in (left, right):
+            if isinstance(side, Undefined):
+                str(side)
         if operator == "+" and isinstance(left, str) and isinstance(right, str):
             budget.make(len(left) + len(right))
         elif operator == "+" and isinstance(left, list) and isinstance(right, list):
@@ -337,7 +340,7 @@ def _environment() -> _Environment:
     environment = _Environment(undefined=_Missing, finalize=_finalize, optimized=False, autoescape=False, cache_size=0)
     listed = {name: filters.FILTERS[name] for name in FILTERS}
     listed |= {
-        "choice": _choice, "join": _join, "replace": _replace, "sort": _charged(_sort),
+        "choice": _choice, "random": _choice, "join": _join, "replace": _replace, "sort": _charged(_sort),
         "list": _charged(list), "unique": _charged(_unique), "reverse": _charged(_reverse),
         "sum": _charged(_numbers), "tojson": _charged(_json), "round": _charged(_round),
         "string": _textual(str), "upper": _textual(str.upper), "lower": _textual(str.lower),
