@@ -1,8 +1,8 @@
 """aya-data from Python: what the command line calls.
 
-    from aya_data import api
-    build = api.build("specs/sft_mix.yaml")
-    print(build.result.path)
+from aya_data import api
+build = api.build("specs/sft_mix.yaml")
+print(build.result.path)
 """
 
 from __future__ import annotations
@@ -56,9 +56,7 @@ def build(
     workers = max(1, workers or os.cpu_count() or 1)
     memory = memory or total_memory() // 2
     if memory < MINIMUM_MEMORY:
-        raise InputError(
-            f"--memory {memory >> 20} MiB is too little", f"Give at least {MINIMUM_MEMORY >> 20} MiB."
-        )
+        raise InputError(f"--memory {memory >> 20} MiB is too little", f"Give at least {MINIMUM_MEMORY >> 20} MiB.")
     part_bytes = part_size or min(PART_BYTES, memory // workers // 16)
     loaded = load_spec(spec, profile, sets)
     with place.hold(command_line()):
@@ -137,12 +135,18 @@ def releases(workspace: str | Path | None = None) -> list[dict[str, Any]]:
 
 
 def gc(workspace: str | Path | None = None) -> tuple[int, int]:
-    """Remove intermediate results that no last build of a spec uses; return how many and how many bytes."""
+    """Remove intermediate results that no last build of a spec uses, and downloads that nobody finished.
+
+    Returns how many and how many bytes.
+    """
+    from aya_data.builders.repository import sweep
+
     place = Workspace(Path(workspace) if workspace is not None else default_workspace())
     with place.hold(command_line()):
         keep = [key for noted in _notes(place) for keys in noted.get("stages", {}).values() for key in keys]
         durable.remove(place.temporary)
-        return place.store.collect(keep)
+        results, downloads = place.store.collect(keep), sweep(place.cache)
+        return results[0] + downloads[0], results[1] + downloads[1]
 
 
 def _notes(place: Workspace) -> Iterator[dict[str, Any]]:

@@ -117,17 +117,24 @@ def open_catalog(
 
 
 def _connect(path: Path, memory: int, threads: int) -> duckdb.DuckDBPyConnection | None:
+    """Attach the catalog to an instance of our own: DuckDB shares one per path in a process, with its
+    settings and the file that it opened, be it replaced or not."""
     config: dict[str, Any] = {
         "memory_limit": f"{max(memory, 64 << 20) >> 20}MiB",
         "threads": threads,
+        "temp_directory": f"{path}.tmp",
         "autoinstall_known_extensions": False,
         "autoload_known_extensions": False,
         "python_enable_replacements": False,
     }
+    con = duckdb.connect(":memory:", config=config)
     try:
-        return duckdb.connect(str(path), read_only=True, config=config)
-    except (duckdb.IOException, duckdb.SerializationException, duckdb.InvalidInputException):
+        con.execute(f"ATTACH {quoted(str(path))} AS catalog (READ_ONLY)")
+        con.execute("USE catalog")
+    except duckdb.Error:
+        con.close()
         return None
+    return con
 
 
 def _of_here(con: duckdb.DuckDBPyConnection, workspace: Workspace) -> bool:

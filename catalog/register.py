@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -63,7 +64,9 @@ def register(workspace: Workspace) -> Path:
     Raises :class:`~aya_data.core.errors.WorkspaceUnusable` when the file cannot be written.
     """
     durable.make_folder(workspace.root)
-    fresh = workspace.catalog.with_name(f"{workspace.catalog.name}.{os.getpid()}{durable.TEMPORARY}")
+    fresh = workspace.catalog.with_name(
+        f"{workspace.catalog.name}.{os.getpid()}-{threading.get_ident()}{durable.TEMPORARY}"
+    )
     leftovers = [fresh, fresh.with_name(fresh.name + ".wal")]
     for path in leftovers:
         durable.remove(path)

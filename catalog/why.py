@@ -106,8 +106,8 @@ def why(workspace: Workspace, identifier: str) -> Life:
     """Tell the life of the row with this ``row_key`` or ``id``; the first eight digits are enough.
 
     Looks at the latest version of every release, then at older ones, then at the store. Raises
-    :class:`NotFound`, and :class:`InputError` for an identifier that is too short. Some 50 ms for a few hundred
-    thousand rows: it scans the key columns.
+    :class:`NotFound`, and :class:`InputError` for an identifier that is too short. Cost: scans of the key columns,
+    0.08 to 0.12 s for 200,000 rows (measured on two busy cores).
     """
     identifier = identifier.strip().lower()
     if len(identifier) < SHORTEST:
@@ -115,53 +115,49 @@ def why(workspace: Workspace, identifier: str) -> Life:
             f"{identifier!r} is too short for a row_key or id", f"Give at least its first {SHORTEST} digits."
         )
     with open_catalog(workspace, boxed=False) as con:
-        for only in ("latest", "NOT latest"):
-            keys = _keys(con, identifier, only)
-            if keys:
-                break
+        places = _places(con, identifier)
         notes = find_notes(workspace)
-        seen_in: list[tuple[str, str]] = []
-        if not keys:
-            for note in notes:
-                if note.version and (keys := find_keys(con, workspace, note, identifier)):
-                    seen_in = [(note.name, note.version)]
-                    break
-        if not keys:
-            raise NotFound(
-                "row", identifier, remedy="Keys and ids stand in the tables rows and ledger: see aya-data sql."
+        for note in notes if not places else ():
+            if note.version and (stored := find_keys(con, workspace, note, identifier)):
+                places = {key: [(note.name, note.version)] for key in stored}
+                break
+        if not places:
+            remedy = "Keys and ids stand in the tables rows and ledger: see aya-data sql."
+            raise NotFound("row", identifier, remedy=remedy)
+        if identifier in places:
+            places = {identifier: places[identifier]}
+        if len(places) > 1:
+            found = tuple(_candidates(con, list(places)[:MOST]))
+            return Life(identifier, (), found, len(places) <= MOST)
+        ((key, releases),) = places.items()
+        return Life(identifier, tuple(_life(con, workspace, notes, key, *release) for release in releases))
+
+
+def _places(con: duckdb.DuckDBPyConnection, identifier: str) -> dict[str, list[tuple[str, str]]]:
+    """The releases of each row that ``identifier`` may mean: a whole key first, then an id, then beginnings.
+
+    Each kind is one scan of a column, and most questions end with the first. Older versions are looked at last.
+    """
+    whole = ("{0} = $1",) if len(identifier) == 32 else ()
+    for only in ("latest", "NOT latest"):
+        for test in (*whole, "starts_with({0}, $1)"):
+            columns = (
+                [("rows", "row_key"), ("ledger", "row_key")],
+                [("rows", "id"), ("edges", "child"), ("edges", "parent")],
             )
-        if identifier in keys:
-            keys = [identifier]
-        if len(keys) > 1:
-            return Life(identifier, (), tuple(_candidates(con, keys[:MOST])), len(keys) <= MOST)
-        key = keys[0]
-        places = seen_in or _releases_of(con, key, only)
-        return Life(identifier, tuple(_life(con, workspace, notes, key, *place) for place in places))
-
-
-def _keys(con: duckdb.DuckDBPyConnection, identifier: str, only: str) -> list[str]:
-    """Keys that are or begin with ``identifier``, and keys of rows whose id does. Whole ones are looked up first."""
-    for test in ("{0} = $1", "starts_with({0}, $1)") if len(identifier) == 32 else ("starts_with({0}, $1)",):
-        found = con.execute(
-            f"SELECT row_key FROM rows WHERE {only} AND ({test.format('row_key')} OR {test.format('id')}) "
-            f"UNION SELECT row_key FROM ledger WHERE {only} AND {test.format('row_key')} "
-            f"UNION SELECT child FROM edges WHERE {only} AND {test.format('child')} "
-            f"UNION SELECT parent FROM edges WHERE {only} AND {test.format('parent')} ORDER BY 1 LIMIT {MOST + 1}",
-            [identifier],
-        ).fetchall()
-        if found:
-            return [row[0] for row in found]
-    return []
-
-
-def _releases_of(con: duckdb.DuckDBPyConnection, key: str, only: str) -> list[tuple[str, str]]:
-    found = con.execute(
-        f"SELECT release, version FROM rows WHERE {only} AND row_key = $1 "
-        f"UNION SELECT release, version FROM ledger WHERE {only} AND row_key = $1 "
-        f"UNION SELECT release, version FROM edges WHERE {only} AND (child = $1 OR parent = $1) ORDER BY ALL",
-        [key],
-    ).fetchall()
-    return [(row[0], row[1]) for row in found]
+            for listed in columns if test in whole else ([*columns[0], *columns[1]],):
+                union = " UNION ".join(
+                    f"SELECT {'row_key' if column == 'id' else column} AS row_key, release, version FROM {table} "
+                    f"WHERE {only} AND {test.format(column)}"
+                    for table, column in listed
+                )
+                rows = con.execute(f"{union} ORDER BY ALL LIMIT {MOST + 1}", [identifier]).fetchall()
+                if rows:
+                    found: dict[str, list[tuple[str, str]]] = {}
+                    for key, release, version in rows:
+                        found.setdefault(key, []).append((release, version))
+                    return found
+    return {}
 
 
 def _candidates(con: duckdb.DuckDBPyConnection, keys: Sequence[str]) -> Iterable[Relative]:

@@ -2,7 +2,8 @@
 
 Blocks are told by the word after the fence:
 
-* ``console``: lines that begin with ``$`` are commands, the others what they print to stdout;
+* ``console``: lines that begin with ``$`` are commands, the others what they print to stdout
+  (``console wrong``: input is wrong, exit code 2, what they print to stderr);
 * ``yaml``: a spec, or a piece of one, which is completed and read;
 * ``sql``: a query over the catalog of the sample build;
 * ``python``: a program, run in the folder of the commands; with a title (``python acme_aya/rows.py``) a file.
@@ -36,6 +37,8 @@ SITE = ".site"
 NEEDED = ("specs", "builders/samples/house")
 """What the commands of the pages find around them, as in a clone."""
 
+_ISOLATES = re.compile("[\u2066-\u2069]")
+"""Marks around text of either direction; a page that holds them looks suspicious to code hosts."""
 _FENCE = re.compile(r"^( *)(`{3,})(\S*) ?(.*)$")
 
 
@@ -127,7 +130,7 @@ class Workplace:
         """Write the files of a page: packages as they are when installed from its ``pyproject.toml``, others here."""
         site = self.folder / SITE
         for block in blocks(page):
-            if block.title:
+            if block.title and block.kind != "console":
                 path = (site if block.kind == "python" else self.folder) / block.title
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text(f"{block.text}\n", encoding="utf-8")
@@ -158,10 +161,10 @@ class Workplace:
             "NO_COLOR": "1",
         }
 
-    def prints(self, line: str) -> str:
-        """Run a command line and return what it prints: to stdout, with the error where its input is wrong.
+    def prints(self, line: str, wrong: bool = False) -> str:
+        """Run a command line and return what it prints to stdout, or to stderr where its input is ``wrong``.
 
-        Raises RuntimeError when it fails.
+        Raises RuntimeError when its exit code is not 0, or 2 for wrong input.
         """
         done = subprocess.run(
             ["bash", "-c", line],
@@ -173,9 +176,9 @@ class Workplace:
             encoding="utf-8",
             timeout=300,
         )
-        if done.returncode not in (0, 2):
-            raise RuntimeError(f"{line} ended with {done.returncode}:\n{done.stderr}")
-        return done.stdout + (done.stderr if done.returncode == 2 else "")
+        if done.returncode != (2 if wrong else 0):
+            raise RuntimeError(f"{line} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
+        return done.stderr if wrong else done.stdout
 
 
 def agree(shown: str, found: str, folder: Path | None = None) -> bool:
@@ -195,6 +198,7 @@ def _line_pattern(line: str) -> str:
 def _plain(text: str, folder: Path | None) -> list[str]:
     if folder is not None:
         text = text.replace(f"{folder}/", "")
+    text = _ISOLATES.sub("", text)
     text = re.sub(r"\b[0-9a-f]{8,}\b", "<hash>", text)
     text = re.sub(r"\b[\d,]+\.\d+ (s|MB|GB)\b", r"<number> \1", text)
     lines = (" ".join(line.split()) for line in text.splitlines())
@@ -214,15 +218,16 @@ def _refreshed(page: Path, place: Workplace) -> Iterator[str]:
     for block in blocks(page, "console"):
         written: list[str] = []
         for command in commands(block):
-            printed = place.prints(command.line)
+            printed = place.prints(command.line, wrong=block.title == "wrong")
             written += f"$ {command.line}".splitlines()
             if any(CUT in line for line in command.shown):
                 if not agree("\n".join(command.shown), printed, place.folder):
                     yield f"{block}: {command.line} prints\n{printed}"
                 written += command.shown
             elif command.shown:
-                plain = (line.rstrip() for line in printed.replace(f"{place.folder}/", "").splitlines())
-                written += [line for line in plain if line]
+                printed = _ISOLATES.sub("", printed.replace(f"{place.folder}/", ""))
+                plain = "\n".join(line.rstrip() for line in printed.splitlines())
+                written += re.sub(r"\n{3,}", "\n\n", plain.strip("\n")).splitlines()
         start, length = block.line - 1 + moved, len(block.text.splitlines())
         lines[start : start + length] = written
         moved += len(written) - length

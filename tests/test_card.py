@@ -108,7 +108,10 @@ def test_configs_name_every_kind_variety_and_split_that_exists_and_no_other() ->
             ],
             "default": True,
         },
-        {"config_name": "nob_Latn", "data_files": [{"split": "validation", "path": "data/nob_Latn/validation-*.parquet"}]},
+        {
+            "config_name": "nob_Latn",
+            "data_files": [{"split": "validation", "path": "data/nob_Latn/validation-*.parquet"}],
+        },
         {
             "config_name": "tur_Latn",
             "data_files": [
@@ -207,7 +210,9 @@ def test_parents_of_a_derived_source_are_not_counted_as_rows_that_it_read() -> N
 
 
 def test_an_empty_release_has_a_card() -> None:
-    empty = changed(files=[], languages=[], licenses=[], terms=[], sources=[], stages=[], rules=[], rows=0, assertions=[])
+    empty = changed(
+        files=[], languages=[], licenses=[], terms=[], sources=[], stages=[], rules=[], rows=0, assertions=[]
+    )
     text = card(empty)
     assert "This release has no rows." in text
     assert "configs" not in front_matter(text)

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +151,16 @@ def test_readers_keep_what_they_opened_while_a_build_swaps_the_catalog(copied: W
         register(copied)
         assert con.execute("SELECT count(*) FROM rows").fetchone() == before
         assert one(copied, "SELECT count(*) FROM rows") == (before or [None])[0]
+        shutil.rmtree(copied.releases / "pairs")
+        register(copied)
+        assert one(copied, "SELECT count(*) FROM releases") == 2
+        assert con.execute("SELECT count(*) FROM releases").fetchone() == (3,)
+
+
+def test_queries_in_threads_do_not_disturb_each_other(workspace: Workspace) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        counts = list(pool.map(lambda _: one(workspace, "SELECT count(*) FROM rows"), range(12)))
+    assert len(set(counts)) == 1
 
 
 def test_no_release_is_one_clear_error(tmp_path: Path) -> None:
@@ -167,13 +178,15 @@ def test_an_empty_workspace_registers(tmp_path: Path) -> None:
     assert result.rows == [] and "messages" in result.columns
 
 
-@pytest.mark.skipif("AYA_DATA_OLD_DUCKDB" not in os.environ, reason="AYA_DATA_OLD_DUCKDB names no folder with DuckDB 1.x")
+@pytest.mark.skipif(
+    "AYA_DATA_OLD_DUCKDB" not in os.environ, reason="AYA_DATA_OLD_DUCKDB names no folder with DuckDB 1.x"
+)
 def test_an_older_client_opens_the_catalog(workspace: Workspace) -> None:
     code = (
-        "import sys; sys.path.insert(0, sys.argv[1]); import duckdb; assert duckdb.__version__ < '2', duckdb.__version__; "
+        "import sys; sys.path.insert(0, sys.argv[1]); import duckdb; assert duckdb.__version__ < '2'; "
         "con = duckdb.connect(sys.argv[2], read_only=True); "
-        "print(con.execute('SELECT count(*) FROM rows').fetchone()[0], con.execute('SELECT count(*) FROM ledger').fetchone()[0], "
-        "len(con.execute('SELECT * FROM rows').fetchall()))"
+        "count = lambda name: con.execute(f'SELECT count(*) FROM {name}').fetchone()[0]; "
+        "print(count('rows'), count('ledger'), len(con.execute('SELECT * FROM rows').fetchall()))"
     )
     command = [sys.executable, "-S", "-c", code, os.environ["AYA_DATA_OLD_DUCKDB"], str(workspace.catalog)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -434,7 +447,10 @@ def test_show_of_preferences_prints_both_answers(workspace: Workspace) -> None:
     [
         ({"what": "mixx"}, "there is no release 'mixx'. Did you mean 'mix'?"),
         ({"what": "mix", "source": "hous"}, "there is no source 'hous'. Did you mean 'house'?"),
-        ({"what": "mix", "rule": "exact_dup"}, "there is no rule in the ledger 'exact_dup'. Did you mean 'exact_dedup'?"),
+        (
+            {"what": "mix", "rule": "exact_dup"},
+            "there is no rule in the ledger 'exact_dup'. Did you mean 'exact_dedup'?",
+        ),
         ({"what": "mix@1234"}, "there is no version of mix '1234'. Known: "),
         ({"what": "mix", "language": "klingonian"}, "there is no language 'klingonian'"),
     ],

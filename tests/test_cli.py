@@ -92,7 +92,9 @@ def test_plan_lists_the_stages_that_build_ran(built: dict[str, Any], workspace: 
     assert {stage["key"] for stage in built["stages"]} <= keys
     moved = printed("plan", SPEC, "--workspace", workspace, "--json", "--set", "filters.language_id.min_confidence=0.4")
     to_do = [stage["name"] for stage in moved["stages"] if not stage["cached"]]
-    assert to_do and not any(name.startswith(("read:", "measure:language_id", "keys")) and "@" not in name for name in to_do)
+    assert to_do and not any(
+        name.startswith(("read:", "measure:language_id", "keys")) and "@" not in name for name in to_do
+    )
 
 
 def test_sql_in_three_forms(built: dict[str, Any], workspace: Path) -> None:

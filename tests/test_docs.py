@@ -42,7 +42,7 @@ def test_commands_print_what_the_page_shows(page: Path, place: examples.Workplac
     place.lay_out(page)
     for block in examples.blocks(page, "console"):
         for command in examples.commands(block):
-            printed = place.prints(command.line)
+            printed = place.prints(command.line, wrong=block.title == "wrong")
             shown = "\n".join(command.shown)
             same = not shown or examples.agree(shown, printed, place.folder)
             assert same, f"{block}: {command.line}\n{printed}\n(python -m docs.examples writes it anew)"

@@ -300,9 +300,7 @@ def test_the_data_files_are_the_ones_declared() -> None:
         assert folder.joinpath(path.removeprefix("data/")).is_file()
 
 
-@given(
-    st.text(max_size=80) | st.from_regex(r"[a-zA-Z]{2,3}([-_][a-zA-Z]{2,4}){0,2}", fullmatch=True)
-)
+@given(st.text(max_size=80) | st.from_regex(r"[a-zA-Z]{2,3}([-_][a-zA-Z]{2,4}){0,2}", fullmatch=True))
 def test_resolve_never_raises_and_is_idempotent(label: str) -> None:
     resolution = resolve(label)
     assert resolution.ok == (resolution.reason == "")
@@ -598,9 +596,7 @@ def test_declared_labels_of_the_real_data_agree_with_their_iso_codes(real: Path)
         for code in stated:  # kzj and dtp are one language now, so compare sums over one language
             same = {other for other in stated if resolve(other).variety == resolve(code).variety}
             expected = sum(
-                rows
-                for other, rows in meta["languages_iso639_3"].items()
-                if other.partition("_")[0] in same
+                rows for other, rows in meta["languages_iso639_3"].items() if other.partition("_")[0] in same
             )
             if resolve(code).ok:
                 assert sum(totals[other] for other in same) == expected, (path, code)

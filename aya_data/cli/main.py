@@ -25,10 +25,17 @@ app = typer.Typer(
 )
 
 Spec = Annotated[Path, typer.Argument(metavar="SPEC", help="The spec, a YAML file.", show_default=False)]
-Profile = Annotated[str, typer.Option("--profile", "-p", help="The profile: sample (bundled data) or hub, or one of the spec's own.")]
+Profile = Annotated[
+    str, typer.Option("--profile", "-p", help="The profile: sample (bundled data) or hub, or one of the spec's own.")
+]
 WorkspaceOption = Annotated[
     Path | None,
-    typer.Option("--workspace", "-w", help="The folder for everything that is kept [AYA_DATA_HOME, .aya-data].", show_default=False),
+    typer.Option(
+        "--workspace",
+        "-w",
+        help="The folder for everything that is kept [AYA_DATA_HOME, .aya-data].",
+        show_default=False,
+    ),
 ]
 Sets = Annotated[
     list[str] | None,
@@ -37,7 +44,9 @@ Sets = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Limit = Annotated[
     int | None,
-    typer.Option("--limit", min=1, help="Take at most N rows of every source, by draw.", metavar="N", show_default=False),
+    typer.Option(
+        "--limit", min=1, help="Take at most N rows of every source, by draw.", metavar="N", show_default=False
+    ),
 ]
 
 
@@ -50,7 +59,14 @@ def build(
     limit: Limit = None,
     workers: Annotated[
         int | None,
-        typer.Option("--workers", min=1, max=1024, help="Processes [processors of this machine].", metavar="N", show_default=False),
+        typer.Option(
+            "--workers",
+            min=1,
+            max=1024,
+            help="Processes [processors of this machine].",
+            metavar="N",
+            show_default=False,
+        ),
     ] = None,
     memory: Annotated[
         str | None,
@@ -58,7 +74,9 @@ def build(
     ] = None,
     part_size: Annotated[
         str | None,
-        typer.Option("--part-size", help="Size of an intermediate part in memory [32MiB].", metavar="SIZE", show_default=False),
+        typer.Option(
+            "--part-size", help="Size of an intermediate part in memory [32MiB].", metavar="SIZE", show_default=False
+        ),
     ] = None,
     json: Json = False,
 ) -> None:
@@ -98,7 +116,9 @@ def plan(
     from aya_data import api
     from aya_data.cli import tables
 
-    found = api.plan_as_dict(api.plan(spec, profile=profile, workspace=workspace, sets=set_ or [], limit=limit), workspace)
+    found = api.plan_as_dict(
+        api.plan(spec, profile=profile, workspace=workspace, sets=set_ or [], limit=limit), workspace
+    )
     _print_json(found) if json else tables.print_plan(found)
 
 
@@ -116,7 +136,13 @@ def validate(spec: Spec, profile: Profile = "sample", set_: Sets = None, json: J
 
 @app.command()
 def sql(
-    query: Annotated[str, typer.Argument(help="One SELECT over: releases stages sources shards rows ledger edges licenses languages.", show_default=False)],
+    query: Annotated[
+        str,
+        typer.Argument(
+            help="One SELECT over: releases stages sources shards rows ledger edges licenses languages.",
+            show_default=False,
+        ),
+    ],
     workspace: WorkspaceOption = None,
     json: Json = False,
     csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
@@ -136,7 +162,12 @@ def sql(
 
 @app.command()
 def why(
-    identifier: Annotated[str, typer.Argument(metavar="ROW_KEY|ID", help="A row_key or id; its first 8 digits are enough.", show_default=False)],
+    identifier: Annotated[
+        str,
+        typer.Argument(
+            metavar="ROW_KEY|ID", help="A row_key or id; its first 8 digits are enough.", show_default=False
+        ),
+    ],
     workspace: WorkspaceOption = None,
     json: Json = False,
 ) -> None:
@@ -153,10 +184,21 @@ def why(
 
 @app.command()
 def show(
-    what: Annotated[str, typer.Argument(metavar="SPEC_OR_RELEASE", help="A spec file, or a release as name or name@version.", show_default=False)],
-    source: Annotated[str | None, typer.Option("--source", "-s", help="Only rows of this source.", show_default=False)] = None,
-    language: Annotated[str | None, typer.Option("--language", "-l", help="Only rows of this language.", show_default=False)] = None,
-    rule: Annotated[str | None, typer.Option("--rule", "-r", help="Only rows that this rule dropped.", show_default=False)] = None,
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="SPEC_OR_RELEASE", help="A spec file, or a release as name or name@version.", show_default=False
+        ),
+    ],
+    source: Annotated[
+        str | None, typer.Option("--source", "-s", help="Only rows of this source.", show_default=False)
+    ] = None,
+    language: Annotated[
+        str | None, typer.Option("--language", "-l", help="Only rows of this language.", show_default=False)
+    ] = None,
+    rule: Annotated[
+        str | None, typer.Option("--rule", "-r", help="Only rows that this rule dropped.", show_default=False)
+    ] = None,
     n: Annotated[int, typer.Option("-n", min=1, max=1000, help="How many rows.")] = 5,
     profile: Profile = "sample",
     workspace: WorkspaceOption = None,
@@ -185,7 +227,9 @@ def releases(workspace: WorkspaceOption = None, json: Json = False) -> None:
 
 @app.command()
 def verify(
-    release: Annotated[Path | None, typer.Argument(help="A release folder; without it the whole workspace.", show_default=False)] = None,
+    release: Annotated[
+        Path | None, typer.Argument(help="A release folder; without it the whole workspace.", show_default=False)
+    ] = None,
     workspace: WorkspaceOption = None,
     json: Json = False,
 ) -> None:
@@ -225,7 +269,11 @@ def schema() -> None:
 
 
 @app.command()
-def explain(path: Annotated[str, typer.Argument(help="A field, such as mix.caps or filters.language_id.", show_default=False)] = "") -> None:
+def explain(
+    path: Annotated[
+        str, typer.Argument(help="A field, such as mix.caps or filters.language_id.", show_default=False)
+    ] = "",
+) -> None:
     """Document a field of specs."""
     from aya_data.core.explain import explain as document
 
@@ -257,7 +305,9 @@ def _version(value: bool) -> None:
 
 @app.callback()
 def _options(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
     return None
 

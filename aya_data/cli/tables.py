@@ -59,13 +59,17 @@ def print_funnel(done: Build, spec: Path, profile: str, workspace: Path | None) 
     console.print(_sources(manifest, counts))
     console.print(_languages(manifest))
     path = _short(done.result.path)
-    console.print(f"Release [bold]{done.result.name}@{done.result.version}[/]: {done.result.rows:,} rows in {done.seconds:.1f} s")
+    console.print(
+        f"Release [bold]{done.result.name}@{done.result.version}[/]: {done.result.rows:,} rows in {done.seconds:.1f} s"
+    )
     console.print(Text(f"  {path}"))
     if profile == "sample":
         console.print("  Profile sample: bundled data. The real thing: --profile hub", markup=False)
     console.print()
     console.print("Next:")
-    largest = max((e["variety"] for e in manifest["languages"]), default="eng_Latn", key=lambda v: _rows_of(manifest, v))
+    largest = max(
+        (e["variety"] for e in manifest["languages"]), default="eng_Latn", key=lambda v: _rows_of(manifest, v)
+    )
     where = "" if workspace is None else f" --workspace {shlex.quote(str(workspace))}"
     named = "" if profile == "sample" else f" --profile {profile}"
     for line in (
@@ -89,7 +93,9 @@ def _rows_of(manifest: Mapping[str, Any], variety: str) -> int:
 
 def _sources(manifest: Mapping[str, Any], counts: Mapping[str, Mapping[str, int]]) -> Table:
     """One line per source: read, what each stage took away, released."""
-    stages = [s["name"] for s in manifest["stages"] if any(s["name"] in source["lost"] for source in manifest["sources"])]
+    stages = [
+        s["name"] for s in manifest["stages"] if any(s["name"] in source["lost"] for source in manifest["sources"])
+    ]
     losing = [s for s in stages if not s.startswith(("read:", "derive:"))]
     names = list(dict.fromkeys(_title(s) for s in losing))
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
@@ -155,7 +161,13 @@ def print_plan(found: Mapping[str, Any]) -> None:
     """Print a plan."""
     console = _console()
     sources = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for column, justify in (("source", "left"), ("builder", "left"), ("use", "left"), ("input", "left"), ("MB", "right")):
+    for column, justify in (
+        ("source", "left"),
+        ("builder", "left"),
+        ("use", "left"),
+        ("input", "left"),
+        ("MB", "right"),
+    ):
         sources.add_column(column, justify=justify)  # type: ignore[arg-type]
     for source in found["sources"]:
         given = f"from {', '.join(source['parents'])}" if source["parents"] else f"{source['files']} files"

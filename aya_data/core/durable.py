@@ -53,10 +53,10 @@ class Failpoint:
         blob = ""
         if data is not None:
             blob = f"{os.getpid()}-{self.count:06d}.bin"
-            with open(os.path.join(self.trace, blob), "xb") as file:
+            with (Path(self.trace) / blob).open("xb") as file:
                 file.write(data)
         entry = {"operation": operation, "path": path, "to": to, "data": blob}
-        with open(os.path.join(self.trace, "operations.jsonl"), "a") as file:
+        with (Path(self.trace) / "operations.jsonl").open("a") as file:
             file.write(json.dumps(entry) + "\n")
 
 
@@ -144,7 +144,7 @@ def replace(old: Path, new: Path) -> None:
     """Rename ``old`` to ``new``, over a file that may be there, and make the rename durable."""
     try:
         failpoint("rename", old, to=str(new))
-        os.replace(old, new)
+        old.replace(new)
         sync_folder(new.parent)
     except OSError as error:
         raise _refused(new, error) from error

@@ -168,8 +168,7 @@ class HubUnreachable(BuildError):
         self.reason = reason
         super().__init__(
             f"the Hub cannot be reached for {what}: {reason}",
-            "Check the network and HF_ENDPOINT, run again to resume, or use --profile sample, "
-            "which needs no network.",
+            "Check the network and HF_ENDPOINT, run again to resume, or use --profile sample, which needs no network.",
         )
 
 

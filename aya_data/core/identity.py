@@ -53,9 +53,7 @@ def canonical(value: Any) -> bytes:
     A missing key and a null are the same thing, because files of one dataset differ in just that.
     Bytes become hex text, other types their ``str``.
     """
-    text = json.dumps(
-        _without_nulls(value), sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=_plain
-    )
+    text = json.dumps(_without_nulls(value), sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=_plain)
     return text.encode("utf-8", "surrogatepass")
 
 

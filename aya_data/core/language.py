@@ -273,8 +273,7 @@ def same_language(a: str, b: str) -> bool:
     if a == b or canonical_code(a, "") == canonical_code(b, ""):
         return True
     return any(
-        macro_of(member) == macro and (macro, member) not in tables.apart()
-        for macro, member in ((a, b), (b, a))
+        macro_of(member) == macro and (macro, member) not in tables.apart() for macro, member in ((a, b), (b, a))
     )
 
 
@@ -318,6 +317,4 @@ def _pair(a: str, b: str) -> tuple[str, str]:
 
 @cache
 def _confusable_pairs() -> frozenset[tuple[str, str]]:
-    return frozenset(
-        (a, b) for group, _ in tables.confusable_groups() for a in group for b in group if a < b
-    )
+    return frozenset((a, b) for group, _ in tables.confusable_groups() for a in group for b in group if a < b)

@@ -134,9 +134,7 @@ def _find_tag(text: str) -> Found | str | None:
     """
     text, _, modifier = text.partition("@")
     head, _, encoding = text.partition(".")
-    subtags = (
-        (head if encoding.lower().startswith(_ENCODINGS) else text).replace("_", "-").split("-")
-    )
+    subtags = (head if encoding.lower().startswith(_ENCODINGS) else text).replace("_", "-").split("-")
     if not all(s.isascii() and s.isalnum() and len(s) <= 8 for s in subtags):
         return None
     if not 2 <= len(subtags[0]) <= 3:

@@ -101,7 +101,9 @@ def number(
         occurrence_key(key, n)
         for key, n in zip(found["row_key"].to_pylist(), found["occurrence"].to_pylist(), strict=True)
     ]
-    table = pa.Table.from_arrays([found["part"], found["place"].cast(pa.int64()), pa.array(keys, pa.string())], schema=KEYS)
+    table = pa.Table.from_arrays(
+        [found["part"], found["place"].cast(pa.int64()), pa.array(keys, pa.string())], schema=KEYS
+    )
     output.write("keys", table.sort_by([("part", "ascending"), ("row", "ascending")]))
     return {}, {"renamed": table.num_rows}
 

@@ -199,9 +199,7 @@ def _source_weights(candidates: Candidates, request: Request, stream: _Stream) -
     return _merged(candidates, stream, table, candidates.source, np.zeros(len(candidates), np.int64))
 
 
-def _merged(
-    candidates: Candidates, stream: _Stream, weights: Sequence[Fraction], child: Ints, parent: Ints
-) -> _Stream:
+def _merged(candidates: Candidates, stream: _Stream, weights: Sequence[Fraction], child: Ints, parent: Ints) -> _Stream:
     """Merge children into their parents: sort by position, number within the parent.
 
     ``weights`` by code of the child. Equal positions are ordered by epoch, draw and tie of the row, so never

@@ -88,9 +88,7 @@ class Plan:
         return [s for _, s in sorted(self.sources.items()) if s.wave == wave]
 
 
-def make_plan(
-    spec: Spec, workspace: Workspace, *, part_bytes: int = PART_BYTES, limit: int | None = None
-) -> Plan:
+def make_plan(spec: Spec, workspace: Workspace, *, part_bytes: int = PART_BYTES, limit: int | None = None) -> Plan:
     """Plan a build: make every plugin, pin every source, key every stage. Reads no rows.
 
     ``limit`` takes a keyed subset of so many rows of every source. Raises what a plugin finds wrong with
@@ -135,9 +133,7 @@ def _sources(spec: Spec, environment: Environment) -> dict[str, PlannedSource]:
         source = spec.sources[name]
         wave = wave_of(name)
         units = () if builder.parents else tuple(sorted(builder.units(), key=_unit_order))
-        code = digest(
-            code_key([type(builder).__module__], builder.libraries), _engine_code("reading"), source.builder
-        )
+        code = digest(code_key([type(builder).__module__], builder.libraries), _engine_code("reading"), source.builder)
         identity = {
             "source": name,
             "builder": source.builder,
@@ -145,9 +141,7 @@ def _sources(spec: Spec, environment: Environment) -> dict[str, PlannedSource]:
             "pins": builder.pins(),
             "seed": spec.seed,
         }
-        planned[name] = PlannedSource(
-            name, source.use, source.builder, builder, wave, units, code, identity
-        )
+        planned[name] = PlannedSource(name, source.use, source.builder, builder, wave, units, code, identity)
     return planned
 
 
@@ -200,9 +194,7 @@ def _stages(
             ]
             kind: Kind = "derive" if source.builder.parents else "read"
             parents = [outputs[name] for name in source.builder.parents]
-            key = digest(
-                kind, source.code, canonical(source.identity), canonical(units), str(part_bytes), *parents
-            )
+            key = digest(kind, source.code, canonical(source.identity), canonical(units), str(part_bytes), *parents)
             reads.append(key)
             name = f"{kind}:{source.name}"
             yield Stage(name, kind, key, wave, source.name, reports=(name,))
@@ -229,9 +221,7 @@ def _stages(
     yield Stage("release", "release", release)
 
 
-def _filter_stages(
-    chain: Sequence[PlannedFilter], wave: int, before: str, settled: str
-) -> Iterator[Stage]:
+def _filter_stages(chain: Sequence[PlannedFilter], wave: int, before: str, settled: str) -> Iterator[Stage]:
     """Measures, then alternating segments of row filters (one fused pass) and exchanges."""
     for index, planned in enumerate(chain):
         made = planned.filter
@@ -263,4 +253,3 @@ def _filter_stages(
 
 def _waved(name: str, wave: int) -> str:
     return name if wave == 0 else f"{name}@{wave + 1}"
-

@@ -149,7 +149,9 @@ def write_release(
     final = home / version
     here = (fresh / "manifest.json").read_bytes()
     if final.is_dir() and (final / "manifest.json").exists() and (final / "manifest.json").read_bytes() == here:
-        intact = all((final / f["path"]).exists() and file_digest(final / f["path"]) == f["digest"] for f in manifest["files"])
+        intact = all(
+            (final / f["path"]).exists() and file_digest(final / f["path"]) == f["digest"] for f in manifest["files"]
+        )
         if intact:
             durable.remove(fresh)
             return Result(spec.name, version, final, manifest["rows"], rows_digest, manifest, False)
@@ -227,7 +229,9 @@ def _write_edges(
     if parts:
         file_table(con, "edge_files", store, [part for part, _ in parts])
         listed = ", ".join(literal(str(store.root / part.path)) for part, _ in parts)
-        renames = [(part.path, row, key) for part, keys in parts if keys for row, key in zip(keys.rows, keys.keys, strict=True)]
+        renames = [
+            (part.path, row, key) for part, keys in parts if keys for row, key in zip(keys.rows, keys.keys, strict=True)
+        ]
         con.register(
             "edge_keys",
             pa.table(
@@ -349,7 +353,8 @@ def _source_facts(
                 "epochs": round(taken["rows"] / taken["distinct"], 4) if taken["distinct"] else 0,
                 "lost": lost,
                 "parts": [
-                    {"dataset": d, "origin": o, "license": l, "rows": n} for (d, o, l), n in sorted(merged.items())
+                    {"dataset": dataset, "origin": origin, "license": license_, "rows": count}
+                    for (dataset, origin, license_), count in sorted(merged.items())
                 ],
             }
         )
@@ -361,7 +366,8 @@ def _language_facts(shards: Sequence[ShardFile]) -> list[dict[str, Any]]:
     for shard in shards:
         key = (shard.kind, shard.variety, shard.split)
         entry = found.setdefault(
-            key, {"kind": shard.kind, "variety": shard.variety, "split": shard.split, "rows": 0, "chars": 0, "tokens": None}
+            key,
+            {"kind": shard.kind, "variety": shard.variety, "split": shard.split, "rows": 0, "chars": 0, "tokens": None},
         )
         entry["rows"] += shard.rows
         entry["chars"] += shard.facts["chars"]
@@ -390,4 +396,3 @@ def _assertions(plan: Plan) -> list[dict[str, str]]:
                 text = assumed if isinstance(assumed, str) else ", ".join(assumed)
                 found.append({"source": name, "what": what, "assumed": text, "reason": str(reason)})
     return found
-

@@ -151,7 +151,12 @@ class _Run:
                 self._cached = False
             rows = sum(counted.get("rows_in", 0) for counted in record.counts.values())
             self.events(
-                "task", name=self._stage.name, label=tasks[index].label, cached=cached, rows=rows, bytes=tasks[index].size
+                "task",
+                name=self._stage.name,
+                label=tasks[index].label,
+                cached=cached,
+                rows=rows,
+                bytes=tasks[index].size,
             )
 
         records = self.executor.run(tasks, done)
@@ -159,7 +164,13 @@ class _Run:
         return records
 
     def _task(
-        self, label: str, function: str, identity: Mapping[str, Any], arguments: Mapping[str, Any], size: int = 0, code: str = ""
+        self,
+        label: str,
+        function: str,
+        identity: Mapping[str, Any],
+        arguments: Mapping[str, Any],
+        size: int = 0,
+        code: str = "",
     ) -> Task:
         module = function.partition(":")[0]
         from aya_data.engine.codekey import code_key
@@ -169,7 +180,9 @@ class _Run:
             identity, arguments, size,
         )  # fmt: skip
 
-    def _inline(self, label: str, function: str, identity: Mapping[str, Any], arguments: Mapping[str, Any], code: str = "") -> Record:
+    def _inline(
+        self, label: str, function: str, identity: Mapping[str, Any], arguments: Mapping[str, Any], code: str = ""
+    ) -> Record:
         return self._tasks([self._task(label, function, identity, arguments, 0, code)])[0]
 
     @staticmethod
@@ -190,10 +203,23 @@ class _Run:
         for unit in source.units:
             identity = {
                 **source.identity,
-                "unit": [unit.digest, unit.name, list(unit.slice or ()), unit.config, unit.split, unit.revision, dict(unit.labels)],
+                "unit": [
+                    unit.digest,
+                    unit.name,
+                    list(unit.slice or ()),
+                    unit.config,
+                    unit.split,
+                    unit.revision,
+                    dict(unit.labels),
+                ],
                 "part_bytes": self.plan.part_bytes,
             }
-            arguments = {"builder": source.builder, "unit": unit, "stage": stage.name, "part_bytes": self.plan.part_bytes}
+            arguments = {
+                "builder": source.builder,
+                "unit": unit,
+                "stage": stage.name,
+                "part_bytes": self.plan.part_bytes,
+            }
             tasks.append(self._task(unit.name, "reading:read", identity, arguments, unit.size, source.code))
         return self._rows_in(source, self._tasks(tasks))
 
@@ -238,7 +264,9 @@ class _Run:
         wanted = source.builder.rows
         if wanted is None:
             return None
-        keys = [k for p in parents if p.selection for k in self.store.read(p.selection, ["row_key"])["row_key"].to_pylist()]
+        keys = [
+            k for p in parents if p.selection for k in self.store.read(p.selection, ["row_key"])["row_key"].to_pylist()
+        ]
         return _nth(draws(self.plan.spec.seed, f"parents:{source.name}", keys), wanted)
 
     def _rows_in(self, source: PlannedSource, records: Sequence[Record]) -> dict[str, dict[str, int]]:
@@ -285,7 +313,13 @@ class _Run:
             ]
             threshold = _nth(draws(seed, f"limit:{source}", keys), self.plan.limit)
             for m in members:
-                identity = {"rows": m.part.digest, "keys": _keys_digest(m.keys), "seed": seed, "threshold": threshold, "source": source}
+                identity = {
+                    "rows": m.part.digest,
+                    "keys": _keys_digest(m.keys),
+                    "seed": seed,
+                    "threshold": threshold,
+                    "source": source,
+                }
                 arguments = {
                     "rows": m.part, "keys": m.keys, "seed": seed, "source": source, "threshold": threshold, "stage": stage.name
                 }  # fmt: skip

@@ -17,6 +17,7 @@ import pyarrow as pa
 from aya_data.core.identity import draws
 from aya_data.core.ledger import LEDGER, entries, tally
 from aya_data.core.mix_settings import Bound, MixSettings
+from aya_data.core.row import PART
 from aya_data.core.store import Output, Part, Store
 from aya_data.engine.mixture import Bounds, Candidates, Request, mix
 from aya_data.engine.split import validation_rows
@@ -68,9 +69,7 @@ def sample(
     held = np.zeros(n, np.bool_)
     places = np.flatnonzero(train)
     eligible = rows.take(pa.array(places))
-    held[places] = validation_rows(
-        eligible["group"].to_pylist(), eligible["prompt_hash"].to_pylist(), validation, seed
-    )
+    held[places] = validation_rows(eligible["group"].to_pylist(), eligible["prompt_hash"].to_pylist(), validation, seed)
     taken_row: list[npt.NDArray[np.int64]] = []
     taken_epoch: list[npt.NDArray[np.int64]] = []
     for kind in sorted(set(eligible["kind"].to_pylist())):
@@ -91,7 +90,9 @@ def sample(
 
 
 def _load(store: Store, selections: Sequence[Part]) -> pa.Table:
-    tables = []
+    types = {**{name: PART.field(name).type for name in NEEDED if name != "row"}, "row": pa.int32()}
+    none = {name: pa.array([], types[name]) for name in NEEDED}
+    tables = [pa.table({**none, "tokens": pa.array([], pa.float64()), "ordinal": pa.array([], pa.int32())})]
     for ordinal, part in enumerate(selections):
         table = store.read(part)
         columns = {name: table[name] for name in NEEDED}
@@ -137,12 +138,9 @@ def _problem(
     temperature = settings.languages.temperature if settings.languages else None
     if settings.languages and settings.languages.weights is not None:
         named = settings.languages.weights
-        language_weights = {
-            code: Fraction(named[name]) for code, (name,) in enumerate(languages) if name in named
-        }
+        language_weights = {code: Fraction(named[name]) for code, (name,) in enumerate(languages) if name in named}
     epochs = {
-        code: Fraction(settings.epochs.sources.get(name, settings.epochs.max))
-        for code, (name,) in enumerate(sources)
+        code: Fraction(settings.epochs.sources.get(name, settings.epochs.max)) for code, (name,) in enumerate(sources)
     }
     budget = settings.budget
     request = Request(
@@ -199,7 +197,8 @@ def _shards(
     shards: list[dict[str, Any]] = []
     code_sorted = code[arrange]
     starts = np.flatnonzero(np.r_[True, code_sorted[1:] != code_sorted[:-1]]) if len(row) else np.zeros(0, np.int64)
-    for start, end in zip(starts.tolist(), [*starts[1:].tolist(), len(row)], strict=True):
+    ends = [*starts[1:].tolist(), len(row)] if len(row) else []
+    for start, end in zip(starts.tolist(), ends, strict=True):
         members = arrange[start:end]
         filled = np.cumsum(size[members])
         piece = (filled - size[members]) // shard_size
@@ -240,7 +239,9 @@ def _account(
     if not train.all():
         for part in consumed:
             table = store.read(part, ["row_key", "outcome"])
-            used |= {k for k, o in zip(*(table[c].to_pylist() for c in table.column_names), strict=True) if o == "consumed"}
+            used |= {
+                k for k, o in zip(*(table[c].to_pylist() for c in table.column_names), strict=True) if o == "consumed"
+            }
     left = rows.take(pa.array(np.flatnonzero(outside)))
     trained = train[outside]
     outcome, rule = [], []

@@ -14,16 +14,17 @@ can read; ``tools`` stands only in a release where some row has tools.
 from __future__ import annotations
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from aya_data.core.row import MESSAGE, MESSAGES, PROVENANCE
 
 __all__ = ["FORBIDDEN", "released", "shape"]
 
 FORBIDDEN = frozenset(
-    "prompt completion chosen rejected labels label text conversations dataset image images "
-    "chat_template_kwargs input_ids".split()
-)
+    {
+        "chat_template_kwargs", "chosen", "completion", "conversations", "dataset", "image", "images",
+        "input_ids", "label", "labels", "prompt", "rejected", "text",
+    }
+)  # fmt: skip
 """Column names that a conversation shard must not have."""
 
 TAGS = pa.list_(pa.struct([pa.field("key", pa.string()), pa.field("value", pa.string())]))
@@ -89,4 +90,3 @@ def _last(conversations: pa.ChunkedArray) -> pa.Array:
     whole = conversations.combine_chunks()
     offsets = whole.offsets.to_numpy()
     return whole.values.take(pa.array(offsets[1:] - 1))
-

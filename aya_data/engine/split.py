@@ -50,9 +50,7 @@ def components(groups: Sequence[str], prompts: Sequence[str]) -> tuple[Ints, lis
     return code[group].astype(np.int64), [str(names[k]) for k in kept]
 
 
-def validation_rows(
-    groups: Sequence[str], prompts: Sequence[str], fraction: float, seed: int
-) -> npt.NDArray[np.bool_]:
+def validation_rows(groups: Sequence[str], prompts: Sequence[str], fraction: float, seed: int) -> npt.NDArray[np.bool_]:
     """Mark the rows held out: about ``fraction`` of the groups, never part of a group."""
     if fraction <= 0 or not len(groups):
         return np.zeros(len(groups), np.bool_)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import numpy
-import pyarrow
-import pyarrow.compute
-import pyarrow.parquet
+from importlib import import_module
 
-import aya_data.core.row
-import aya_data.engine.judging
-import aya_data.engine.reading
-import aya_data.engine.sharding
+__all__ = ["LOADED"]
 
-__all__: list[str] = []
+LOADED = (
+    "pyarrow.compute",
+    "pyarrow.parquet",
+    "aya_data.engine.judging",
+    "aya_data.engine.reading",
+    "aya_data.engine.sharding",
+)
+
+for name in LOADED:
+    import_module(name)
