@@ -21,7 +21,7 @@ from typing import Any, Final
 import duckdb
 
 from aya_data.catalog.register import escaped_glob, quoted, register
-from aya_data.core.errors import InputError, NotFound, did_you_mean
+from aya_data.core.errors import AyaDataError, BuildError, InputError, NotFound, did_you_mean
 from aya_data.core.store import Workspace
 
 __all__ = ["Result", "open_catalog", "query"]
@@ -60,7 +60,7 @@ def query(
     """Run one SELECT and return its result, or the first ``limit`` rows of it.
 
     Works while a build runs. Raises :class:`InputError` for anything else than a SELECT and for what
-    DuckDB finds wrong, :class:`NotFound` when nothing was ever built.
+    DuckDB finds wrong, :class:`NotFound` when nothing was ever built, :class:`BuildError` for a damaged release.
     """
     with open_catalog(workspace, memory=memory, threads=threads) as con:
         try:
@@ -112,6 +112,8 @@ def open_catalog(
         if boxed:
             _box(con, workspace)
         yield con
+    except duckdb.Error as error:
+        raise _damaged(error) or BuildError(str(error), "Run: aya-data verify", str(workspace.catalog)) from error
     finally:
         con.close()
 
@@ -164,7 +166,22 @@ _COLUMN = re.compile(
 )
 
 
-def _explained(con: duckdb.DuckDBPyConnection, sql: str, error: duckdb.Error) -> InputError:
+def _damaged(error: duckdb.Error) -> BuildError | None:
+    """What DuckDB raises where a Parquet file is not one, as an error that says so; None for other errors.
+
+    Damage meets whatever part of the reader it reaches first, so the kinds are many; no query
+    that a person types leads to these.
+    """
+    kinds = (duckdb.IOException, duckdb.InternalException, duckdb.FatalException, duckdb.SerializationException)
+    text = " ".join(str(error).split("Stack Trace")[0].split())
+    if isinstance(error, kinds) or type(error) is duckdb.Error or "Failed to read" in text:
+        return BuildError(f"a file of a release is damaged: {text[:300]}", "Run: aya-data verify")
+    return None
+
+
+def _explained(con: duckdb.DuckDBPyConnection, sql: str, error: duckdb.Error) -> AyaDataError:
+    if damaged := _damaged(error):
+        return damaged
     text = str(error)
     summary = text.split("\nLINE ")[0].strip()
     table, column = _TABLE.search(text), _COLUMN.search(text)

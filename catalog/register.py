@@ -69,7 +69,8 @@ def register(workspace: Workspace) -> Path:
     )
     leftovers = [fresh, fresh.with_name(fresh.name + ".wal")]
     for path in leftovers:
-        durable.remove(path)
+        if path.exists():
+            durable.remove(path)
     try:
         with duckdb.connect(str(fresh), config={"storage_compatibility_version": STORAGE, "threads": 1}) as con:
             _fill(con, workspace)

@@ -24,7 +24,7 @@ from aya_data.catalog.show import Shown, show
 from aya_data.catalog.show import render as render_rows
 from aya_data.catalog.terminal import FSI, LRI, PDI, RLI, cut, inline, printable, wrapped
 from aya_data.catalog.why import render, stages_of_source, why
-from aya_data.core.errors import InputError, NotFound
+from aya_data.core.errors import BuildError, InputError, NotFound
 from aya_data.core.store import Workspace
 from aya_data.publish.verify import verify_release, verify_workspace
 from tests.released import FOLDER, latest, shared_workspace
@@ -293,6 +293,27 @@ def test_whatever_is_typed_ends_in_a_result_or_an_input_error(text: str) -> None
             assert str(_explained(con, text, error))
         except UnicodeEncodeError:
             return
+
+
+def test_a_damaged_shard_is_an_error_that_says_so(copied: Workspace) -> None:
+    query(copied, "SELECT 1")
+    shard = sorted(latest(copied).glob("data/tur_Latn/train-*.parquet"))[0]
+    sound = shard.read_bytes()
+    key = one(copied, "SELECT min(row_key) FROM rows WHERE latest AND language = 'tur'")
+    failed = 0
+    for place in range(4, len(sound), len(sound) // 25):
+        broken = bytearray(sound)
+        broken[place] ^= 0x55
+        shard.write_bytes(bytes(broken))
+        for ask in (lambda: query(copied, "SELECT * FROM rows"), lambda: why(copied, key), lambda: show(copied, "mix")):
+            try:
+                ask()
+            except BuildError as error:
+                failed += 1
+                assert str(error).endswith("Run: aya-data verify")
+            except NotFound as error:
+                assert error.kind == "row"
+    assert failed > 10
 
 
 def test_results_are_cut_at_the_limit_and_plain_for_json(workspace: Workspace) -> None:

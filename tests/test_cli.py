@@ -75,7 +75,7 @@ def test_a_second_build_is_cached_and_equal(built: dict[str, Any], workspace: Pa
 def test_people_see_a_funnel_and_what_to_do_next(built: dict[str, Any], workspace: Path) -> None:
     done = aya("build", SPEC, "--workspace", workspace)
     assert done.returncode == 0
-    for text in ("source", "released", "aya", "pairs", "tur_Latn", built["version"], "Next:", "--profile hub"):
+    for text in ("source", "released", "aya", "pairs", "eng_Latn", built["version"], "Next:", "--profile hub"):
         assert text in done.stdout
     assert "filter:exact_dedup" in done.stderr
     assert "filter:exact_dedup" not in done.stdout

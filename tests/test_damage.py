@@ -246,7 +246,7 @@ def test_a_folder_that_may_only_be_read(
     shutil.copytree(whole, workspace)
     shutil.rmtree(workspace / "releases")
     small_disk("ro")
-    check_refused(builds.command(spec, workspace), "read-only file system")
+    check_refused(builds.command(spec, workspace), "the file system is read-only")
     check_refused(builds.command(spec, tmp_path / "disk" / "other"), "the file system is read-only")
     small_disk("rw")
     builds.build(spec, workspace)

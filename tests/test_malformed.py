@@ -101,17 +101,29 @@ def write_tables(folder: Path) -> dict[str, list[tuple[int, str]]]:
     csv = ["q,a", *(f'"{r["q"]}","{r["a"]}"' for r in rows[:2]), '"x" y,z', "too,many,cells"]
     csv += [f'"{rows[2]["q"]}","{rows[2]["a"]}"', "alone", "nul\0byte,x", '"an open quote,and no end', ""]
     (folder / "a.csv").write_text("\n".join(csv) + "\n")
-    (folder / "b.tsv").write_text("q\ta\n" + "".join(f"{r['q']}\t{r['a']}\n" for r in rows[3:5]) + 'an "odd" quote\tok\n')
+    (folder / "b.tsv").write_text(
+        "q\ta\n" + "".join(f"{r['q']}\t{r['a']}\n" for r in rows[3:5]) + 'an "odd" quote\tok\n'
+    )
     pq.write_table(pa.table({"q": [r["q"] for r in rows[5:]], "a": [r["a"] for r in rows[5:]]}), folder / "c.parquet")
-    numbers = {"q": pa.array([None, "How many is two and two?"]), "a": pa.array([1, 4], pa.int64()), "more": pa.array([1.5, None])}
+    numbers = {
+        "q": pa.array([None, "How many is two and two?"]),
+        "a": pa.array([1, 4], pa.int64()),
+        "more": pa.array([1.5, None]),
+    }
     pq.write_table(pa.table(numbers), folder / "d.parquet")
     pq.write_table(pa.table({"question": ["Another name?"], "a": ["Yes."]}), folder / "e.parquet")
     structs = pa.array([{"text": "A struct?"}, None], pa.struct([("text", pa.string())]))
-    pq.write_table(pa.table({"q": structs, "a": pa.array([b"Bytes that are text.", b"\xff\xfe"])}), folder / "f.parquet")
+    pq.write_table(
+        pa.table({"q": structs, "a": pa.array([b"Bytes that are text.", b"\xff\xfe"])}), folder / "f.parquet"
+    )
     (folder / "g.parquet").write_bytes(b"PAR1 this is not Parquet PAR1")
     return {
         "data/a.csv": [
-            (2, "stray_quote"), (3, "field_count"), (5, "field_count"), (6, "nul_byte"), (7, "unclosed_quote"),
+            (2, "stray_quote"),
+            (3, "field_count"),
+            (5, "field_count"),
+            (6, "nul_byte"),
+            (7, "unclosed_quote"),
         ],
         "data/b.tsv": [],
         "data/d.parquet": [(0, "not_text")],

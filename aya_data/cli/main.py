@@ -153,7 +153,7 @@ def sql(
 
     result = ask(_workspace(workspace), query)
     if json:
-        _print_json(tables.result_as_rows(result))
+        _print_json(result.records())
     elif csv:
         tables.print_csv(result)
     else:

@@ -23,7 +23,6 @@ __all__ = [
     "print_plan",
     "print_releases",
     "print_result",
-    "result_as_rows",
 ]
 
 SHOWN = 15
@@ -132,7 +131,7 @@ def _number(value: int) -> str:
 
 
 def _languages(manifest: Mapping[str, Any]) -> Table:
-    from aya_data.core.language import name, parse
+    from aya_data.core.language import name
 
     kinds = sorted({entry["kind"] for entry in manifest["languages"]})
     found: dict[str, dict[str, int]] = {}
@@ -150,7 +149,7 @@ def _languages(manifest: Mapping[str, Any]) -> Table:
         table.add_column("of it validation" if kind == "validation" else f"{kind}s", justify="right")
     shown = ordered if len(ordered) <= SHOWN + 1 else ordered[:SHOWN]
     for variety in shown:
-        table.add_row(variety, name(parse(variety)), *(_number(found[variety].get(c, 0)) for c in columns))
+        table.add_row(variety, name(variety), *(_number(found[variety].get(c, 0)) for c in columns))
     rest = ordered[len(shown) :]
     if rest:
         table.add_row("…", f"{len(rest)} more", *(_number(sum(found[v].get(c, 0) for v in rest)) for c in columns))
@@ -201,11 +200,6 @@ def print_releases(found: Sequence[Mapping[str, Any]]) -> None:
         name = f"{release['name']}@{release['version']}"
         table.add_row(name, release["profile"], release["policy"], f"{release['rows']:,}", Text(release["path"]))
     _console().print(table if found else "No releases yet. Next: aya-data build SPEC")
-
-
-def result_as_rows(result: Any) -> list[dict[str, Any]]:
-    """A query's result as a list of objects."""
-    return [dict(zip(result.columns, row, strict=True)) for row in result.rows]
 
 
 def print_csv(result: Any) -> None:

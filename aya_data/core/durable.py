@@ -25,7 +25,7 @@ from typing import IO, Any
 
 from aya_data.core.errors import WorkspaceUnusable
 
-__all__ = ["make_folder", "open_new", "remove", "replace", "sweep", "write_bytes", "write_json"]
+__all__ = ["make_folder", "open_new", "refused", "remove", "replace", "sweep", "write_bytes", "write_json"]
 
 TEMPORARY = ".tmp"
 BUFFER = 8 << 20
@@ -117,7 +117,7 @@ def open_new(path: Path) -> Iterator[IO[bytes]]:
         buffered.close()
         replace(temporary, path)
     except OSError as error:
-        raise _refused(path, error) from error
+        raise refused(path, error) from error
 
 
 def _discard(buffered: io.BufferedWriter[Any], raw: _Pending, temporary: Path) -> None:
@@ -147,7 +147,7 @@ def replace(old: Path, new: Path) -> None:
         old.replace(new)
         sync_folder(new.parent)
     except OSError as error:
-        raise _refused(new, error) from error
+        raise refused(new, error) from error
 
 
 def make_folder(path: Path) -> None:
@@ -160,7 +160,7 @@ def make_folder(path: Path) -> None:
         path.mkdir(exist_ok=True)
         sync_folder(path.parent)
     except OSError as error:
-        raise _refused(path, error) from error
+        raise refused(path, error) from error
 
 
 def sync_folder(path: Path) -> None:
@@ -182,7 +182,7 @@ def remove(path: Path) -> None:
         else:
             path.unlink(missing_ok=True)
     except OSError as error:
-        raise _refused(path, error) from error
+        raise refused(path, error) from error
 
 
 def sweep(folder: Path) -> int:
@@ -193,7 +193,8 @@ def sweep(folder: Path) -> int:
     return len(left)
 
 
-def _refused(path: Path, error: OSError) -> WorkspaceUnusable:
+def refused(path: Path, error: OSError) -> WorkspaceUnusable:
+    """Say why the system refused to write ``path``."""
     reasons = {
         errno.ENOSPC: "the disk is full",
         errno.EDQUOT: "the disk quota is used up",
@@ -202,6 +203,7 @@ def _refused(path: Path, error: OSError) -> WorkspaceUnusable:
         errno.EACCES: "permission denied",
         errno.EPERM: "operation not permitted",
         errno.ENOTDIR: "a part of the path is not a folder",
+        errno.EEXIST: "a file is in the way",
         errno.EIO: "the device reported an input/output error",
     }
     reason = reasons.get(error.errno or 0, error.strerror or str(error))

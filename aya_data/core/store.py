@@ -31,7 +31,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from aya_data.core import durable
-from aya_data.core.errors import CorruptPart, WorkspaceLocked, WorkspaceUnusable
+from aya_data.core.errors import CorruptPart, WorkspaceLocked
 
 __all__ = ["Output", "Part", "PartWriter", "Record", "Store", "Workspace", "file_digest", "write_table"]
 
@@ -398,24 +398,27 @@ class Workspace:
         try:
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
-            raise WorkspaceUnusable(str(path), error.strerror or str(error)) from error
+            raise durable.refused(path, error) from error
+        held = False
         try:
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 holder = os.read(fd, 4096).decode(errors="replace").strip() or "another process"
                 raise WorkspaceLocked(str(self.root), holder) from None
+            held = True
             who = f"process {os.getpid()} on {socket.gethostname()} ({command})"
             try:
                 os.ftruncate(fd, 0)
                 os.pwrite(fd, who.encode(), 0)
             except OSError as error:
-                raise WorkspaceUnusable(str(path), error.strerror or str(error)) from error
+                raise durable.refused(path, error) from error
             durable.sweep(self.root)
             yield
         finally:
-            with contextlib.suppress(OSError):
-                os.ftruncate(fd, 0)
+            if held:
+                with contextlib.suppress(OSError):
+                    os.ftruncate(fd, 0)
             os.close(fd)
 
 

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from aya_data.core.errors import WorkspaceUnusable
+from aya_data.core import durable
 
 __all__ = ["Events", "Listener", "open_log"]
 
@@ -52,7 +52,7 @@ def open_log(folder: Path, name: str) -> tuple[Listener, Path]:
         folder.mkdir(parents=True, exist_ok=True)
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
     except OSError as error:
-        raise WorkspaceUnusable(str(path), error.strerror or str(error)) from error
+        raise durable.refused(path, error) from error
 
     def write(event: dict[str, Any]) -> None:
         line = json.dumps(event, ensure_ascii=False) + "\n"

@@ -163,7 +163,9 @@ def subset(home: Path) -> Real:
 
 
 def test_it_is_as_large_as_it_should_be(research: Real) -> None:
-    read = {s.name.removeprefix("read:"): s.counts["rows_in"] for s in research.build.stages if s.name.startswith("read:")}
+    read = {
+        s.name.removeprefix("read:"): s.counts["rows_in"] for s in research.build.stages if s.name.startswith("read:")
+    }
     folders = {
         path.split("/")[1]
         for source in load_spec(research.spec).sources.values()
@@ -188,7 +190,10 @@ def any_build(request: pytest.FixtureRequest) -> Iterator[Real]:
 
 
 def test_every_stage_accounts_for_every_row(any_build: Real) -> None:
-    said = {(stage, outcome): n for stage, outcome, n in any_build.ask("SELECT stage, outcome, count(*) FROM ledger GROUP BY ALL")}
+    said = {
+        (stage, outcome): n
+        for stage, outcome, n in any_build.ask("SELECT stage, outcome, count(*) FROM ledger GROUP BY ALL")
+    }
     for stage in any_build.build.stages:
         assert ledger.balance(stage.counts) == 0, stage
         for outcome in ("dropped", "merged", "not_sampled", "consumed"):
@@ -261,7 +266,8 @@ def test_nothing_restricted_passes_the_commercial_policy(commercial: Real) -> No
 
 def test_unknown_licences_end_in_the_ledger(research: Real) -> None:
     dropped = research.ask(
-        "SELECT source, count(*) FROM ledger WHERE rule = 'license.unknown' AND outcome = 'dropped' GROUP BY 1 ORDER BY 1"
+        "SELECT source, count(*) FROM ledger WHERE rule = 'license.unknown' AND outcome = 'dropped' "
+        "GROUP BY 1 ORDER BY 1"
     )
     assert [source for source, _ in dropped] == ["alpaca_chinese", "instructions_europe", "tquad"]
     assert research.ask("SELECT count(*) FROM rows WHERE license LIKE '%unknown%'") == [(0,)]
@@ -288,7 +294,12 @@ def test_datasets_loads_the_folder(commercial: Real, tmp_path: Path) -> None:
         "    print(sum(s.num_rows for s in datasets.load_dataset(sys.argv[1], config).values()))\n"
     )
     configs = ["default", "kor_Hang", "preference"]
-    environment = {**os.environ, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
+    environment = {
+        **os.environ,
+        "HF_HOME": str(tmp_path),
+        "HF_HUB_OFFLINE": "1",
+        "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+    }
     found = subprocess.run(
         [sys.executable, "-c", code, str(commercial.build.result.path), *configs],
         env=environment, capture_output=True, text=True, check=False,
