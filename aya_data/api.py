@@ -80,7 +80,7 @@ def plan(
     sets: Sequence[str] = (),
     limit: int | None = None,
 ) -> Plan:
-    """Plan a build without running or writing anything."""
+    """Plan a build without running anything. Listings of Hub repositories go to the cache; else nothing is written."""
     place = Workspace(Path(workspace) if workspace is not None else default_workspace())
     return make_plan(load_spec(spec, profile, sets), place, limit=limit)
 
