@@ -24,7 +24,7 @@ import subprocess
 import sys
 import tempfile
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from configparser import ConfigParser
 from dataclasses import dataclass
 from pathlib import Path
@@ -211,7 +211,8 @@ def _plain(text: str, folder: Path | None) -> list[str]:
 def _refreshed(page: Path, place: Workplace) -> Iterator[str]:
     """Rewrite what a page shows of its commands' output; yield a line for each that a person must look at.
 
-    A command that shows nothing stays so; ``?`` asks for its output. Output with cuts is only checked.
+    A command that shows nothing stays so; ``?`` asks for its output. Output with cuts keeps the lines that it
+    shows, with the numbers of today.
     """
     lines = page.read_text(encoding="utf-8").splitlines()
     moved = 0
@@ -220,29 +221,49 @@ def _refreshed(page: Path, place: Workplace) -> Iterator[str]:
         for command in commands(block):
             printed = place.prints(command.line, wrong=block.title == "wrong")
             written += f"$ {command.line}".splitlines()
+            plain = _ISOLATES.sub("", printed.replace(f"{place.folder}/", ""))
+            plain = "\n".join(line.rstrip() for line in plain.splitlines()).strip("\n")
+            found = re.sub(r"\n{3,}", "\n\n", plain).splitlines()
             if any(CUT in line for line in command.shown):
-                if not agree("\n".join(command.shown), printed, place.folder):
+                kept = _cut_alike(command.shown, found)
+                if not agree("\n".join(kept), printed, place.folder):
                     yield f"{block}: {command.line} prints\n{printed}"
-                written += command.shown
+                written += kept
             elif command.shown:
-                printed = _ISOLATES.sub("", printed.replace(f"{place.folder}/", ""))
-                plain = "\n".join(line.rstrip() for line in printed.splitlines())
-                written += re.sub(r"\n{3,}", "\n\n", plain.strip("\n")).splitlines()
+                written += found
         start, length = block.line - 1 + moved, len(block.text.splitlines())
         lines[start : start + length] = written
         moved += len(written) - length
     page.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
+def _cut_alike(shown: Sequence[str], printed: Sequence[str]) -> list[str]:
+    """Return the lines of ``printed`` that differ from those shown in their numbers alone, cuts between them."""
+    written: list[str] = []
+    start = 0
+    for line in shown:
+        alike = (at for at in range(start, len(printed)) if _numberless(printed[at]) == _numberless(line))
+        place = None if CUT in line or not line else next(alike, None)
+        written.append(line if place is None else printed[place])
+        start = start if place is None else place + 1
+    return written
+
+
+def _numberless(line: str) -> str:
+    return " ".join(re.sub(r"[0-9a-f]{8,}|[\d.,]+|·", "0", line).split())
+
+
 def main() -> None:
     """Run every console block in fresh folders and write what it prints into the pages."""
-    with tempfile.TemporaryDirectory() as folder:
-        base = Workplace(Path(folder).resolve() / "base")
+    with tempfile.TemporaryDirectory() as temporary:
+        base = Workplace(Path(temporary).resolve() / "base")
         base.prints("aya-data build specs/sft_mix.yaml")
         for page in pages():
             if sys.argv[1:] and page.name not in sys.argv[1:]:
                 continue
-            place = base.copy(base.folder.with_name(page.stem))
+            # The README shows a first build.
+            folder = base.folder.with_name(page.stem)
+            place = Workplace(folder) if page.name == "README.md" else base.copy(folder)
             place.lay_out(page)
             for problem in _refreshed(page, place):
                 sys.stdout.write(problem + "\n")

@@ -132,7 +132,7 @@ The same words as `aya-data COMMAND --help`. Results go to stdout, progress and 
 |---|---|
 | 0 | done |
 | 1 | failed: the workspace is intact, and the same command goes on from there. `verify` found something |
-| 2 | wrong input: a spec, an option, a name. Nothing was written |
+| 2 | wrong input: a spec, an option, a name. No release was written |
 | 130 | stopped by the person. What was finished is kept |
 
 | variable | meaning |

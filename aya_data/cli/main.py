@@ -139,7 +139,7 @@ def sql(
     query: Annotated[
         str,
         typer.Argument(
-            help="One SELECT over: releases stages sources shards rows ledger edges licenses languages.",
+            help="One SELECT over: releases stages sources shards rows ledger edges rules licenses languages.",
             show_default=False,
         ),
     ],

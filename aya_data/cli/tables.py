@@ -30,7 +30,7 @@ SHOWN = 15
 
 
 def _console() -> Console:
-    width = None if sys.stdout.isatty() else 160
+    width = None if sys.stdout.isatty() else 4096
     return Console(width=width, highlight=False, soft_wrap=False)
 
 
@@ -66,15 +66,13 @@ def print_funnel(done: Build, spec: Path, profile: str, workspace: Path | None) 
         console.print("  Profile sample: bundled data. The real thing: --profile hub", markup=False)
     console.print()
     console.print("Next:")
-    largest = max(
-        (e["variety"] for e in manifest["languages"]), default="eng_Latn", key=lambda v: _rows_of(manifest, v)
-    )
+    largest, folder = _largest(manifest)
     where = "" if workspace is None else f" --workspace {shlex.quote(str(workspace))}"
     named = "" if profile == "sample" else f" --profile {profile}"
     for line in (
         f"aya-data show {shlex.quote(str(spec))}{named}{where} -n 3",
-        f'aya-data sql{where} "SELECT stage, rule, count(*) AS rows FROM ledger GROUP BY ALL ORDER BY rows DESC"',
-        f"python -c \"import datasets; print(datasets.load_dataset('{path}', '{largest}'))\"",
+        f'aya-data sql{where} "SELECT stage, rule, count(*) AS rows FROM ledger WHERE latest GROUP BY ALL ORDER BY 3 DESC"',
+        f"python -c \"import polars; print(polars.read_parquet('{path}/{folder}/{largest}/*.parquet'))\"",
     ):
         console.print(Text(f"  {line}"))
 
@@ -86,8 +84,12 @@ def _short(path: Path) -> Path:
         return path
 
 
-def _rows_of(manifest: Mapping[str, Any], variety: str) -> int:
-    return sum(e["rows"] for e in manifest["languages"] if e["variety"] == variety)
+def _largest(manifest: Mapping[str, Any]) -> tuple[str, str]:
+    """The variety with the most rows of one kind, and the folder of that kind."""
+    from aya_data.engine.release import FOLDERS
+
+    best = max(manifest["languages"], default={"variety": "*", "kind": "conversation"}, key=lambda e: e.get("rows", 0))
+    return best["variety"], FOLDERS[best["kind"]]
 
 
 def _sources(manifest: Mapping[str, Any], counts: Mapping[str, Mapping[str, int]]) -> Table:

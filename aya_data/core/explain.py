@@ -95,14 +95,17 @@ def _inside(prefix: str, model: type[BaseModel], steps: Sequence[str], about: st
     if not steps:
         return _model_text(prefix, model, about)
     joint = "." if prefix and " " not in prefix else ": " if prefix else ""
-    for end in range(1, len(steps) + 1):
-        if field_at(model, steps[:end]) is None:
-            known = {k for inner in models_at(model, steps[: end - 1]) for k in fields_of(inner)}
-            where = ".".join(steps[: end - 1]) or prefix or "the spec"
-            raise NotFound(f"key of {where}", steps[end - 1], known)
-    found = field_at(model, steps)
+    found: FieldInfo | None = None
+    walked: list[str] = []
+    for step in steps:
+        # An item of a list or mapping may be left out: mix.caps.rows is mix.caps.*.rows.
+        tries = ([*walked, step], [*walked, "*", step])
+        walked, found = next(((t, f) for t in tries if (f := field_at(model, t)) is not None), (walked, None))
+        if found is None:
+            known = {k for inner in models_at(model, walked) for k in fields_of(inner)}
+            raise NotFound(f"key of {'.'.join(walked) or prefix or 'the spec'}", step, known)
     assert found is not None
-    return _field_text(f"{prefix}{joint}{'.'.join(steps)}", found)
+    return _field_text(f"{prefix}{joint}{'.'.join(walked)}", found)
 
 
 def _about(registry: Registry, kind: str, name: str) -> str | None:

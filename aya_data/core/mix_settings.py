@@ -104,8 +104,9 @@ class SourceWeight(Settings):
     )
     datasets: dict[str, PositiveNumber] = Field(
         default={},
-        description="Shares of the datasets inside the source; those not named share by their size.",
-        examples=[{"translated_dolly": 2, "templated_mintaka": 1}],
+        description="Percent of the source for some of its datasets, by name (the last part of it is "
+        "enough); the others share what is left by their size.",
+        examples=[{"translated_dolly": 40, "templated_mintaka": 10}],
     )
 
     @model_validator(mode="before")

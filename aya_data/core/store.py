@@ -93,9 +93,12 @@ class _Hashing:
         self._hash = hashlib.blake2b(digest_size=16)
         self.bytes = 0
         self.closed = False
+        self.abandoned = False
 
     def write(self, data: Any) -> int:
         view = memoryview(data).cast("B")
+        if self.abandoned:
+            return len(view)
         self._hash.update(view)
         self._file.write(view)
         self.bytes += len(view)
@@ -177,6 +180,12 @@ class PartWriter:
             self._writer.write_table(joined, row_group_size=max(1, joined.num_rows))
         self._waiting, self._waiting_rows = [], 0
 
+    def abandon(self) -> None:
+        """Let go of a file that will not be finished, without a word: the error that led here is told."""
+        self._hashing.abandoned = True
+        with contextlib.suppress(Exception):
+            self._writer.close()
+
     def close(self) -> tuple[int, str]:
         """Finish the file; return its size in bytes and its digest."""
         self._flush()
@@ -190,8 +199,12 @@ def open_part(path: Path, schema: pa.Schema, row_group: int = ROW_GROUP) -> Iter
     done: list[Part] = []
     with durable.open_new(path) as file:
         writer = PartWriter(file, schema, row_group)
-        yield writer, done
-        size, digest = writer.close()
+        try:
+            yield writer, done
+            size, digest = writer.close()
+        except BaseException:
+            writer.abandon()
+            raise
         done.append(Part(path.name, writer.rows, size, digest))
 
 

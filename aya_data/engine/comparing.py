@@ -57,8 +57,9 @@ def compare(
         if beyond:
             file_table(con, "row_files", store, rows)
             listed = ", ".join(literal(str(store.root / p.path)) for p in rows)
+            also = ", ".join(f"r.{name}" for name in beyond)
             con.execute(
-                f"CREATE TEMP VIEW candidates AS SELECT s.*, {', '.join(f'r.{name}' for name in beyond)} FROM selected s "
+                f"CREATE TEMP VIEW candidates AS SELECT s.*, {also} FROM selected s "
                 f"JOIN (SELECT (f.ordinal << 32) | file_row_number AS place, {', '.join(beyond)} "
                 f"FROM read_parquet([{listed}], filename=true, file_row_number=true) r "
                 "JOIN row_files f ON r.filename = f.file) r USING (place)"

@@ -71,8 +71,8 @@ def number(
             file_table(con, f"files{index}", store, files)
             listed = ", ".join(literal(str(store.root / p.path)) for p in files)
             selects.append(
-                f"SELECT r.row_key, f.ordinal + {first} AS part, r.file_row_number AS place, {rank} AS rank, {order} AS tie, "
-                f"{file} AS file, {record} AS record "
+                f"SELECT r.row_key, f.ordinal + {first} AS part, r.file_row_number AS place, {rank} AS rank, "
+                f"{order} AS tie, {file} AS file, {record} AS record "
                 f"FROM read_parquet([{listed}], file_row_number=true, filename=true) r "
                 f"JOIN files{index} f ON r.filename = f.file"
             )

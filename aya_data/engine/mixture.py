@@ -12,7 +12,8 @@ row whose group is full; what they free goes to the rows that follow. Floors are
 
 Positions are float64 over weights that were brought to whole numbers within their parent: as long as those stay
 below 2**53, equal positions are equal as floats and unequal ones differ, so the order is exact; a test
-holds it against rational arithmetic. Time O(n log n), about 1 microsecond per row and level; memory some 60 bytes per candidate.
+holds it against rational arithmetic. Time O(n log n), about 1 microsecond per row and level; memory some 60 bytes
+per candidate.
 """
 
 from __future__ import annotations

@@ -211,8 +211,9 @@ def _write_ledger(
     ).fetchall()
     names = ("stage", "source", "outcome", "rule", "rows")
     reader = con.sql(
-        f"SELECT {', '.join('l.' + c for c in LEDGER.names)} FROM ledger l LEFT JOIN stage_order o ON l.stage = o.stage "
-        "ORDER BY o.number, l.stage, l.source, l.row_key, l.outcome, l.rule, l.value, l.evidence, l.partner, l.file, l.row"
+        f"SELECT {', '.join('l.' + c for c in LEDGER.names)} FROM ledger l "
+        "LEFT JOIN stage_order o ON l.stage = o.stage ORDER BY o.number, l.stage, l.source, l.row_key, l.outcome, "
+        "l.rule, l.value, l.evidence, l.partner, l.file, l.row"
     ).to_arrow_reader(65_536)
     files, found = _write_stream(reader, LEDGER, release, "ledger", ("file", "row"))
     return files, found, [dict(zip(names, row, strict=True)) for row in rules]

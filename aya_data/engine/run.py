@@ -15,6 +15,7 @@ from aya_data.core.identity import digest, draws
 from aya_data.core.stage import RowFilter
 from aya_data.core.store import Part, Record, Workspace
 from aya_data.engine import keying
+from aya_data.engine.codekey import code_key
 from aya_data.engine.comparing import losers_by_part
 from aya_data.engine.events import Events
 from aya_data.engine.plan import Plan, PlannedSource, Stage
@@ -173,12 +174,8 @@ class _Run:
         code: str = "",
     ) -> Task:
         module = function.partition(":")[0]
-        from aya_data.engine.codekey import code_key
-
-        return make_task(
-            self._stage.name, label, f"aya_data.engine.{function}", digest(code_key([f"aya_data.engine.{module}"]), code),
-            identity, arguments, size,
-        )  # fmt: skip
+        key = digest(code_key([f"aya_data.engine.{module}"]), code)
+        return make_task(self._stage.name, label, f"aya_data.engine.{function}", key, identity, arguments, size)
 
     def _inline(
         self, label: str, function: str, identity: Mapping[str, Any], arguments: Mapping[str, Any], code: str = ""
@@ -321,8 +318,13 @@ class _Run:
                     "source": source,
                 }
                 arguments = {
-                    "rows": m.part, "keys": m.keys, "seed": seed, "source": source, "threshold": threshold, "stage": stage.name
-                }  # fmt: skip
+                    "rows": m.part,
+                    "keys": m.keys,
+                    "seed": seed,
+                    "source": source,
+                    "threshold": threshold,
+                    "stage": stage.name,
+                }
                 tasks.append(self._task(m.part.path, "reading:limit", identity, arguments, m.part.bytes))
         records = self._tasks(tasks)
         ordered = [m for _, members in sorted(by_source.items()) for m in members]

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from aya_data.core.errors import NotFound
 from aya_data.core.identity import draws
 from aya_data.core.ledger import LEDGER, entries, tally
 from aya_data.core.mix_settings import Bound, MixSettings
@@ -130,10 +131,10 @@ def _problem(
             weight = settings.weights[name]
             left = 100 - sum(given, Fraction(0))
             source_weights[code] = left if weight.weight is None else Fraction(weight.weight)
-        for code, (owner, name) in enumerate(datasets):
-            found = settings.weights[owner].datasets.get(name)
-            if found is not None:
-                dataset_weights[code] = Fraction(found)
+        for owner, weight in settings.weights.items():
+            mine = {name: code for code, (source, name) in enumerate(datasets) if source == owner}
+            for name, share in weight.datasets.items() if mine else ():
+                dataset_weights[_dataset(name, mine, owner)] = Fraction(share)
     language_weights = None
     temperature = settings.languages.temperature if settings.languages else None
     if settings.languages and settings.languages.weights is not None:
@@ -155,6 +156,16 @@ def _problem(
         floors=[_bounds(rows, bound) for bound in settings.floors],
     )
     return candidates, request
+
+
+def _dataset(name: str, known: Mapping[str, int], source: str) -> int:
+    """Find a dataset by its name or the last part of it. Raises NotFound: a share must never be lost silently."""
+    if name in known:
+        return known[name]
+    ends = [code for full, code in known.items() if full.rpartition("/")[2] == name]
+    if len(ends) != 1:
+        raise NotFound(f"dataset of source {source}", name, known, "See mix.weights in the spec.")
+    return ends[0]
 
 
 def _bounds(rows: pa.Table, bound: Bound) -> Bounds:
