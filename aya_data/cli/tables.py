@@ -71,7 +71,7 @@ def print_funnel(done: Build, spec: Path, profile: str, workspace: Path | None) 
     named = "" if profile == "sample" else f" --profile {profile}"
     for line in (
         f"aya-data show {shlex.quote(str(spec))}{named}{where} -n 3",
-        f'aya-data sql{where} "SELECT stage, rule, count(*) AS rows FROM ledger WHERE latest GROUP BY ALL ORDER BY 3 DESC"',
+        f'aya-data sql{where} "SELECT stage, rule, count(*) n FROM ledger WHERE latest GROUP BY ALL ORDER BY n DESC"',
         f"python -c \"import polars; print(polars.read_parquet('{path}/{folder}/{largest}/*.parquet'))\"",
     ):
         console.print(Text(f"  {line}"))

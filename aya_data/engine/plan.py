@@ -21,7 +21,7 @@ from aya_data.core.stage import Builder, Environment, ExchangeFilter, Filter, Ro
 from aya_data.core.store import Workspace
 from aya_data.engine.codekey import code_key
 
-__all__ = ["Plan", "PlannedSource", "Stage", "make_plan"]
+__all__ = ["Plan", "PlannedSource", "Stage", "engine_code", "make_plan"]
 
 Kind = Literal["read", "derive", "keys", "limit", "measure", "judge", "compare", "sample", "shards", "release"]
 PART_BYTES = 32 << 20
@@ -113,7 +113,8 @@ def _dump(settings: Any) -> Any:
 
 
 @functools.cache
-def _engine_code(*modules: str) -> str:
+def engine_code(*modules: str) -> str:
+    """The code key of some modules of the engine."""
     return code_key([f"aya_data.engine.{name}" for name in modules])
 
 
@@ -133,7 +134,7 @@ def _sources(spec: Spec, environment: Environment) -> dict[str, PlannedSource]:
         source = spec.sources[name]
         wave = wave_of(name)
         units = () if builder.parents else tuple(sorted(builder.units(), key=_unit_order))
-        code = digest(code_key([type(builder).__module__], builder.libraries), _engine_code("reading"), source.builder)
+        code = digest(code_key([type(builder).__module__], builder.libraries), engine_code("reading"), source.builder)
         identity = {
             "source": name,
             "builder": source.builder,
@@ -198,11 +199,11 @@ def _stages(
             reads.append(key)
             name = f"{kind}:{source.name}"
             yield Stage(name, kind, key, wave, source.name, reports=(name,))
-        key = digest("keys", _engine_code("keying"), settled, *reads)
+        key = digest("keys", engine_code("keying"), settled, *reads)
         yield Stage(_waved("keys", wave), "keys", key, wave)
         key = digest(key, *reads)
         if limit is not None:
-            key = digest("limit", _engine_code("reading"), str(limit), str(spec.seed), key)
+            key = digest("limit", engine_code("reading"), str(limit), str(spec.seed), key)
             name = _waved("limit", wave)
             yield Stage(name, "limit", key, wave, reports=(name,))
         for stage in _filter_stages(chain, wave, key, settled):
@@ -211,13 +212,13 @@ def _stages(
         settled = key
         outputs.update({source.name: key for source in members})
     mix = digest(
-        "sample", _engine_code("sampling"), canonical(_dump(spec.mix)), str(spec.seed),
+        "sample", engine_code("sampling"), canonical(_dump(spec.mix)), str(spec.seed),
         canonical(_dump(spec.release)), canonical({s.name: s.use for s in sources.values()}), settled,
     )  # fmt: skip
     yield Stage("mix", "sample", mix, reports=("mix",))
-    shards = digest("shards", _engine_code("sharding"), mix)
+    shards = digest("shards", engine_code("sharding"), mix)
     yield Stage("shards", "shards", shards)
-    release = digest("release", _engine_code("release"), shards, canonical(spec.canonical()))
+    release = digest("release", engine_code("release"), shards, canonical(spec.canonical()))
     yield Stage("release", "release", release)
 
 
@@ -233,7 +234,7 @@ def _filter_stages(chain: Sequence[PlannedFilter], wave: int, before: str, settl
 
     def judged() -> Stage:
         parts = [part for i in segment for part in (chain[i].code, canonical(chain[i].identity))]
-        made = digest("judge", _engine_code("judging"), key, *parts)
+        made = digest("judge", engine_code("judging"), key, *parts)
         names = tuple(_waved(f"filter:{chain[i].name}", wave) for i in segment)
         title = _waved("judge:" + "+".join(chain[i].name for i in segment), wave) if segment else _waved("apply", wave)
         return Stage(title, "judge", made, wave, filters=tuple(segment), reports=names)
@@ -244,7 +245,7 @@ def _filter_stages(chain: Sequence[PlannedFilter], wave: int, before: str, settl
             yield stage
             key, segment = stage.key, []
             name = _waved(f"filter:{planned.name}", wave)
-            key = digest("compare", _engine_code("comparing"), planned.code, canonical(planned.identity), key, settled)
+            key = digest("compare", engine_code("comparing"), planned.code, canonical(planned.identity), key, settled)
             yield Stage(name, "compare", key, wave, filters=(index,), reports=(name,))
         else:
             segment.append(index)

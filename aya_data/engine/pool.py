@@ -148,11 +148,21 @@ class LocalExecutor:
 
 
 def _begin() -> None:
-    """Set up a worker: one thread, and no traceback when the user presses Ctrl-C."""
+    """Set up a worker: one thread, no traceback when the user presses Ctrl-C, no life without its parent."""
     import signal
+    import threading
 
     import pyarrow as pa
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     pa.set_cpu_count(1)
     pa.set_io_thread_count(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """End this worker when the build is killed: idle workers hold their own queue open and would wait for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

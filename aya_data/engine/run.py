@@ -15,10 +15,9 @@ from aya_data.core.identity import digest, draws
 from aya_data.core.stage import RowFilter
 from aya_data.core.store import Part, Record, Workspace
 from aya_data.engine import keying
-from aya_data.engine.codekey import code_key
 from aya_data.engine.comparing import losers_by_part
 from aya_data.engine.events import Events
-from aya_data.engine.plan import Plan, PlannedSource, Stage
+from aya_data.engine.plan import Plan, PlannedSource, Stage, engine_code
 from aya_data.engine.pool import Executor
 from aya_data.engine.release import Documents, LedgerPart, Result, ShardFile, write_release
 from aya_data.engine.task import Task, make_task
@@ -174,7 +173,7 @@ class _Run:
         code: str = "",
     ) -> Task:
         module = function.partition(":")[0]
-        key = digest(code_key([f"aya_data.engine.{module}"]), code)
+        key = digest(engine_code(module), code)
         return make_task(self._stage.name, label, f"aya_data.engine.{function}", key, identity, arguments, size)
 
     def _inline(
