@@ -7,6 +7,7 @@ run is a command of its own with an empty workspace; the rebuild after it finds 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -42,8 +43,8 @@ def _run(laid: Corpus, workspace: Path) -> dict[str, Any]:
     command = [sys.executable, "-m", "aya_data", "build", str(laid.spec), "--workspace", str(workspace), "--json"]
     began = time.perf_counter()
     child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    peak, over = [0], threading.Event()
-    watch = threading.Thread(target=_watch, args=(child.pid, peak, over))
+    peak, spent, over = [0], dict[int, float](), threading.Event()
+    watch = threading.Thread(target=_watch, args=(child.pid, peak, spent, over))
     watch.start()
     printed, _ = child.communicate()
     over.set()
@@ -53,13 +54,25 @@ def _run(laid: Corpus, workspace: Path) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(printed)
     found["wall"] = time.perf_counter() - began
     found["peak_bytes"] = peak[0]
+    found["processor"] = sum(spent.values())
     return found
 
 
-def _watch(root: int, peak: list[int], over: threading.Event) -> None:
-    """Note the greatest sum of proportional memory of a process and all below it."""
+def _watch(root: int, peak: list[int], spent: dict[int, float], over: threading.Event) -> None:
+    """Note the greatest sum of proportional memory of a process and all below it, and what each spent last."""
     while not over.wait(INTERVAL):
-        peak[0] = max(peak[0], sum(_memory(process) for process in _tree(root)))
+        processes = _tree(root)
+        peak[0] = max(peak[0], sum(map(_memory, processes)))
+        for process in processes:
+            spent[process] = max(spent.get(process, 0.0), _processor_seconds(process))
+
+
+def _processor_seconds(process: int) -> float:
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _tree(root: int) -> list[int]:
@@ -117,6 +130,8 @@ def _report(laid: Corpus, builds: list[dict[str, Any]], rebuilds: list[dict[str,
     report.lines.append(("build, median", f"{walls['median']:.1f}", ""))
     report.lines.append(("  rows in per second", f"{rows_in / walls['median']:,.0f}", ""))
     report.lines.append(("  peak memory, GiB", f"{peak / 2**30:.2f}", ""))
+    processor = spread([found["processor"] for found in builds])
+    report.lines.append(("  processor seconds, all processes", f"{processor['median']:.1f}", ""))
     again = spread([found["wall"] for found in rebuilds])
     report.lines.append(("rebuild, all cached", f"{again['median']:.1f}", f"{again['median'] / walls['median']:.1%}"))
     for name, seconds in shares.most_common():
@@ -126,6 +141,7 @@ def _report(laid: Corpus, builds: list[dict[str, Any]], rebuilds: list[dict[str,
         "rows_in": rows_in,
         "rows_released": first["rows"],
         "seconds": walls,
+        "processor_seconds": processor,
         "rebuild_seconds": again,
         "rows_in_per_second": round(rows_in / walls["median"]),
         "peak_memory_mib": round(peak / 2**20),

@@ -22,7 +22,7 @@ from benchmarks.corpus import LABELS, texts
 from benchmarks.report import Report, spread
 
 RUNS = 9
-ROWS = 20_000
+ROWS = 10_000
 AIM = 0.9
 
 

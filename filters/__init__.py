@@ -15,5 +15,6 @@ FILTERS: dict[str, str] = {
     "languages": "aya_data.filters.languages:Languages",
     "length": "aya_data.filters.length:Length",
     "license": "aya_data.filters.license:License",
+    "near_dedup": "aya_data.filters.near_dedup:NearDedup",
     "tokens": "aya_data.filters.tokens:Tokens",
 }

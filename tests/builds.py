@@ -16,11 +16,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-import aya_data.engine.worker
+import aya_data.engine.worker  # noqa: F401 - what a child is forked with
 from aya_data.core import durable, ledger
 from aya_data.core.errors import AyaDataError
 from aya_data.core.ledger import LEDGER
@@ -114,9 +113,13 @@ def documents(manifest: Mapping[str, Any]) -> dict[str, str]:
     return {"README.md": f"# {manifest['name']}: {manifest['rows']} rows\n"}
 
 
-def plan(path: Path, workspace: Path, part_bytes: int = PART_BYTES, limit: int | None = None, sets: Sequence[str] = ()) -> Plan:
+def plan(
+    path: Path, workspace: Path, part_bytes: int = PART_BYTES, limit: int | None = None, sets: Sequence[str] = ()
+) -> Plan:
     """Plan a toy build."""
-    return make_plan(load_spec(path, sets=sets, registry=REGISTRY), Workspace(workspace), part_bytes=part_bytes, limit=limit)
+    return make_plan(
+        load_spec(path, sets=sets, registry=REGISTRY), Workspace(workspace), part_bytes=part_bytes, limit=limit
+    )
 
 
 def build(

@@ -1,4 +1,4 @@
-"""Code keys: another kernel is another key, another comment is not. Mutations of the real modules and of a small package."""
+"""Code keys: another kernel is another key, another comment is not; by mutation of the real modules."""
 
 from __future__ import annotations
 
@@ -18,7 +18,12 @@ import aya_data
 from aya_data.core.identity import draw
 from aya_data.engine import codekey
 
-STAGES = ("aya_data.engine.reading", "aya_data.engine.sampling", "aya_data.filters.length", "aya_data.filters.language_id")
+STAGES = (
+    "aya_data.engine.reading",
+    "aya_data.engine.sampling",
+    "aya_data.filters.length",
+    "aya_data.filters.language_id",
+)
 """Modules of stages whose keys are watched."""
 PER_MODULE = 1
 """How many functions of each module are changed, by draw; the sweep changes all."""
@@ -212,7 +217,10 @@ def test_the_closure_reaches_into_this_package(package: Path) -> None:
 
 
 def test_versions_of_libraries_are_part_of_the_key() -> None:
-    keys = {codekey.code_key(["aya_data.core.identity"], libraries) for libraries in ((), ("numpy",), ("pyarrow",), ("none",))}
+    keys = {
+        codekey.code_key(["aya_data.core.identity"], libraries)
+        for libraries in ((), ("numpy",), ("pyarrow",), ("none",))
+    }
     assert len(keys) == 4
     assert codekey.code_key(["aya_data.core.identity"], ["numpy", "numpy"]) == codekey.code_key(
         ["aya_data.core.identity"], ["numpy"]

@@ -44,7 +44,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
     folder = tmp_path_factory.mktemp("whole")
     spec = builds.spec(folder)
     operations = builds.traced(spec, folder / "workspace", folder / "trace")
-    return Whole(spec, folder / "workspace", folder / "trace", operations, builds.tree(folder / "workspace" / "releases"))
+    return Whole(
+        spec, folder / "workspace", folder / "trace", operations, builds.tree(folder / "workspace" / "releases")
+    )
 
 
 def resume(whole: Whole, workspace: Path) -> None:
@@ -87,7 +89,9 @@ def test_killed_resumed_and_killed_again(whole: Whole, tmp_path: Path, operation
 
 def test_killed_in_the_last_operations(whole: Whole, tmp_path: Path) -> None:
     """While the release is put in its place."""
-    renamed = [n for n, op in enumerate(whole.operations, 1) if "/writing-" in op["path"] and op["operation"] == "rename"]
+    renamed = [
+        n for n, op in enumerate(whole.operations, 1) if "/writing-" in op["path"] and op["operation"] == "rename"
+    ]
     for number in (renamed[-1], renamed[-1] + 1, len(whole.operations)):
         workspace = tmp_path / str(number)
         assert builds.killed_at(number, whole.spec, workspace)
@@ -98,7 +102,7 @@ def test_a_worker_is_killed(whole: Whole, tmp_path: Path) -> None:
     """The build names the stage and the reason, keeps what was done, and resumes."""
     die = whole.spec.parent / "die"
     die.write_text("9")
-    with pytest.raises(TaskFailed, match="stage read:a failed on .*a worker process was killed"):
+    with pytest.raises(TaskFailed, match=r"stage read:a failed on .*a worker process was killed"):
         builds.build(whole.spec, tmp_path, workers=2, inline_bytes=0)
     assert not die.exists()
     resume(whole, tmp_path)

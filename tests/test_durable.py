@@ -102,8 +102,8 @@ def test_remove_takes_what_is_there(tmp_path: Path) -> None:
 def test_the_reason_is_said_in_words(number: int, reason: str) -> None:
     error = durable.refused(Path("/some/where"), OSError(number, os.strerror(number)))
     assert str(error) == (
-        f"cannot write /some/where: {reason}. What was finished is kept. Make room or make the folder writable, then run "
-        "the same command again; or choose another folder with --workspace."
+        f"cannot write /some/where: {reason}. What was finished is kept. Make room or make the folder writable, "
+        "then run the same command again; or choose another folder with --workspace."
     )
 
 

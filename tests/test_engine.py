@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 import tempfile
@@ -340,11 +341,18 @@ def test_every_stage_balances_and_hands_on_what_it_has(tmp_path: Path) -> None:
     done = builds.build(builds.spec(tmp_path, builds.FULL), tmp_path / "workspace")
     counts = {s.name: s.counts for s in done.stages if any(s.counts.values())}
     assert all(balance(c) == 0 for c in counts.values())
-    first = ["read:a", "filter:languages", "filter:license", "filter:length", "filter:language_id", "filter:exact_dedup"]
-    for one, two in zip(first, first[1:], strict=False):
+    first = [
+        "read:a",
+        "filter:languages",
+        "filter:license",
+        "filter:length",
+        "filter:language_id",
+        "filter:exact_dedup",
+    ]
+    for one, two in itertools.pairwise(first):
         assert counts[one]["rows_out"] == counts[two]["rows_in"], (one, two)
     chain = ["derive:b", *(f"{name}@2" for name in first[1:])]
-    for one, two in zip(chain, chain[1:], strict=False):
+    for one, two in itertools.pairwise(chain):
         assert counts[one]["rows_out"] == counts[two]["rows_in"], (one, two)
     assert counts["mix"]["rows_in"] == counts[first[-1]]["rows_out"] + counts[chain[-1]]["rows_out"]
 
@@ -388,4 +396,4 @@ def test_the_store_holds_what_the_last_build_names(tmp_path: Path) -> None:
     builds.build(builds.spec(tmp_path), tmp_path / "workspace")
     store = Store(tmp_path / "workspace" / "store")
     assert not list(store.verify())
-    assert all(store.get(key) is not None for key in store.keys())
+    assert all(store.get(key) is not None for key in list(store.keys()))

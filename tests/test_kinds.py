@@ -121,7 +121,7 @@ mix:
   budget: {{rows: 40}}
   weights: {{said: {{weight: 1, datasets: {{{name}: 50}}}}}}
 """
-    with pytest.raises(NotFound, match="there is no dataset of source said 'set_7'. Did you mean 'set_"):
+    with pytest.raises(NotFound, match=r"there is no dataset of source said 'set_7'. Did you mean .set_"):
         build(tmp_path, spec.format(name="set_7"))
     found = rows(build(tmp_path, spec.format(name="set_1")), "conversation")
     assert dict(found["source_dataset"].value_counts().iter_rows()) == {"set_0": 10, "set_1": 20, "set_2": 10}

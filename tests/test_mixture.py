@@ -321,7 +321,7 @@ def test_the_order_of_candidates_does_not_matter(case: tuple[list[Row], Request]
 @given(row_lists(), st.sampled_from([Fraction(5, 4), Fraction(3, 2), Fraction(7, 3), Fraction(3)]))
 def test_epochs_end_where_they_are_told(rows: list[Row], limit: Fraction) -> None:
     """Every leaf gives its repeatable rows ``limit`` times, the part of a last epoch by draw, and no more."""
-    taken = pairs(mix(candidates(rows), Request(epochs={s: limit for s in range(3)})))
+    taken = pairs(mix(candidates(rows), Request(epochs=dict.fromkeys(range(3), limit))))
     for leaf in {(row.dataset, row.language) for row in rows}:
         mine = [i for i, row in enumerate(rows) if (row.dataset, row.language) == leaf]
         again = sum(not rows[i].once for i in mine)
@@ -333,7 +333,15 @@ def test_epochs_end_where_they_are_told(rows: list[Row], limit: Fraction) -> Non
 
 def leaf(source: int, language: int, count: int, dataset: int | None = None) -> list[Row]:
     return [
-        Row(source, source if dataset is None else dataset, language, (k * 7919) % 10007, f"{source}{language}{k:05}", False, 1)
+        Row(
+            source,
+            source if dataset is None else dataset,
+            language,
+            (k * 7919) % 10007,
+            f"{source}{language}{k:05}",
+            False,
+            1,
+        )
         for k in range(count)
     ]
 

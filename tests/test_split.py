@@ -44,7 +44,9 @@ def test_no_leakage_group_stands_on_both_sides(pairs: list[tuple[int, int]], fra
     groups, prompts = named(pairs)
     held = validation_rows(groups, prompts, fraction, seed).tolist()
     for side in (groups, prompts):
-        assert not {n for n, h in zip(side, held, strict=True) if h} & {n for n, h in zip(side, held, strict=True) if not h}
+        assert not {n for n, h in zip(side, held, strict=True) if h} & {
+            n for n, h in zip(side, held, strict=True) if not h
+        }
 
 
 @given(NAMES, st.permutations(range(40)), st.integers(0, 5))

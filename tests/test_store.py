@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import json
 import multiprocessing
 from pathlib import Path
@@ -125,7 +126,9 @@ def test_collect_keeps_what_it_is_told(tmp_path: Path) -> None:
 
 # Canonical Parquet ---------------------------------------------------------------------------------------
 
-TABLES = st.lists(st.tuples(st.integers(0, 5), st.text(max_size=4), st.none() | st.floats(allow_nan=False)), max_size=60)
+TABLES = st.lists(
+    st.tuples(st.integers(0, 5), st.text(max_size=4), st.none() | st.floats(allow_nan=False)), max_size=60
+)
 
 
 def table(rows: list[tuple[int, str, float | None]]) -> pa.Table:
@@ -158,7 +161,7 @@ def test_how_tables_are_written_leaves_no_trace(rows: list[Any], cuts: list[int]
         return buffer.getvalue()
 
     edges = [0, *sorted(c for c in cuts if c < len(rows)), len(rows)]
-    pieces = [whole.slice(a, b - a) for a, b in zip(edges, edges[1:], strict=False)]
+    pieces = [whole.slice(a, b - a) for a, b in itertools.pairwise(edges)]
     data = written([whole])
     assert written(pieces) == data
     assert written([pa.concat_tables(pieces)] if pieces else []) == data
@@ -246,7 +249,10 @@ def _hold_and_die(root: Path) -> None:
 def test_a_part_is_whole_or_not_at_all(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """What breaks while a part is written is told once, by its own error."""
     rows = pa.table({"a": list(range(20_000))})
-    with pytest.raises(RuntimeError, match="broken"), open_part(tmp_path / "part.parquet", rows.schema) as (writer, done):
+    with (
+        pytest.raises(RuntimeError, match="broken"),
+        open_part(tmp_path / "part.parquet", rows.schema) as (writer, done),
+    ):
         writer.write(rows)
         raise RuntimeError("broken")
     del writer

@@ -31,9 +31,7 @@ class ToyBuilder(Builder):
 
     def units(self) -> list[Unit]:
         folder = self.environment.base / self.settings.folder
-        return [
-            Unit(p.name, file_digest(p), str(p), p.stat().st_size) for p in sorted(folder.iterdir(), reverse=True)
-        ]
+        return [Unit(p.name, file_digest(p), str(p), p.stat().st_size) for p in sorted(folder.iterdir(), reverse=True)]
 
     def read(self, unit: Unit) -> Iterator[Batch]:
         self._arm()
@@ -48,12 +46,19 @@ class ToyBuilder(Builder):
                     continue
                 turns = [("user", record["p"]), ("assistant", record["a"])]
                 drafts.append(
-                    Draft(key, turns, place, language=record.get("lang"), license=record.get("license"), dataset=self.source)
+                    Draft(
+                        key,
+                        turns,
+                        place,
+                        language=record.get("lang"),
+                        license=record.get("license"),
+                        dataset=self.source,
+                    )
                 )
             yield Batch(len(lines), drafts, rejections)
 
     def _arm(self) -> None:
-        """Where a file ``die`` stands beside the spec, a worker process takes it and is killed some operations later."""
+        """A worker that finds a file ``die`` beside the spec takes it and is killed some operations later."""
         die = self.environment.base / "die"
         if die.exists() and multiprocessing.parent_process() is not None:
             durable.failpoint.fail_at = durable.failpoint.count + int(die.read_text())
@@ -101,8 +106,16 @@ class EchoBuilder(Builder):
                 turns = [("user", " ".join([prompt] * times)), ("assistant", answer)]
                 drafts.append(
                     Draft(
-                        key, turns, place, language=row["language"], license=row["license"], group=row["group"],
-                        parents=[row["row_key"]], origin="templated", dataset=self.source, adapted=True,
+                        key,
+                        turns,
+                        place,
+                        language=row["language"],
+                        license=row["license"],
+                        group=row["group"],
+                        parents=[row["row_key"]],
+                        origin="templated",
+                        dataset=self.source,
+                        adapted=True,
                     )
                 )
             rejections.append(Rejection(row["row_key"], place, "parent", outcome="consumed"))

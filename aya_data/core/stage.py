@@ -2,8 +2,8 @@
 
 A *builder* makes rows. Its input comes in independent :class:`Unit` pieces, each read by one task.
 A *filter* judges rows. It never edits them: it says which to drop or merge, and may tag and score.
-A :class:`RowFilter` looks at one row at a time and may have an expensive, cached *measure*; an
-:class:`ExchangeFilter` compares rows of all parts.
+A :class:`RowFilter` looks at one row at a time, an :class:`ExchangeFilter` compares rows of all parts; either may have an
+expensive *measure* of single rows, cached per part.
 
 Plugins know this module and the layers below it, never the engine.
 """
@@ -14,7 +14,7 @@ import abc
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from pydantic import BaseModel
 
@@ -36,6 +36,7 @@ __all__ = [
     "Exchange",
     "ExchangeFilter",
     "Filter",
+    "Piece",
     "RowFilter",
     "Unit",
     "Verdicts",
@@ -181,10 +182,6 @@ class Filter(abc.ABC):
         """What identifies the verdicts beyond the settings: the policy, model digests, tables."""
         return {}
 
-
-class RowFilter(Filter):
-    """A filter that needs to see one row at a time."""
-
     measure_columns: ClassVar[tuple[str, ...]] = ()
     """Row columns that :meth:`measure` needs; empty when there is nothing expensive to measure."""
 
@@ -196,9 +193,29 @@ class RowFilter(Filter):
         """Return the measures of ``rows``, row by row. Cached under :meth:`measure_pins` per part."""
         raise NotImplementedError
 
+
+class RowFilter(Filter):
+    """A filter that needs to see one row at a time."""
+
     @abc.abstractmethod
     def judge(self, rows: pa.Table, measures: pa.Table | None) -> Verdicts:
         """Judge ``rows`` (the columns of ``columns``) by their ``measures``. Cheap; runs at every build."""
+
+
+class Piece(Protocol):
+    """The candidates of one part, ascending by place. Nothing is read before it is asked for, or kept."""
+
+    def places(self) -> npt.NDArray[np.int64]:
+        """Return the ``place`` of each."""
+        ...
+
+    def measures(self) -> pa.Table:
+        """Return what the filter's :meth:`Filter.measure` found of each."""
+        ...
+
+    def rows(self, columns: Sequence[str], chosen: npt.NDArray[np.int64]) -> pa.Table:
+        """Read columns of the candidates at the positions ``chosen`` of this piece."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,12 +223,15 @@ class Exchange:
     """All rows at once, for a filter that compares them.
 
     ``connection`` has a view ``candidates`` (``place`` bigint, unique; ``settled`` boolean: true for rows
-    of earlier waves that are already kept; then the filter's ``columns``). ``load`` reads columns of
-    rows in bounded pieces.
+    of earlier waves that are already kept; then the filter's ``columns``). ``pieces`` are the same rows part by part, for
+    what no database does: their measures, and their texts in bounded amounts. A filter may add tables
+    of ``one, other`` (places) to ``links``: rows that belong on one side of a split.
     """
 
     connection: duckdb.DuckDBPyConnection
     settled: bool
+    pieces: Sequence[Piece] = ()
+    links: list[pa.Table] = field(default_factory=list)
 
 
 class ExchangeFilter(Filter):

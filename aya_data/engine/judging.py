@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from aya_data.core.ledger import LEDGER, entries, tally
-from aya_data.core.stage import RowFilter, Verdicts
+from aya_data.core.stage import Filter, RowFilter, Verdicts
 from aya_data.core.store import Output, Part, Store
 from aya_data.engine.keying import Keys, with_keys
 
@@ -30,7 +30,7 @@ TAG, SCORE = "tag:", "score:"
 
 
 def measure(
-    store: Store, output: Output, *, filter: RowFilter, rows: Part
+    store: Store, output: Output, *, filter: Filter, rows: Part
 ) -> tuple[Mapping[str, Mapping[str, int]], Mapping[str, Any]]:
     """Measure one part for one filter; the result has one entry per row of the part."""
     table = store.read(rows, filter.measure_columns)

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from aya_data.core.identity import canonical, digest
 from aya_data.core.license import policy
 from aya_data.core.spec import FilterUse, Spec
-from aya_data.core.stage import Builder, Environment, ExchangeFilter, Filter, RowFilter, Unit
+from aya_data.core.stage import Builder, Environment, ExchangeFilter, Filter, Unit
 from aya_data.core.store import Workspace
 from aya_data.engine.codekey import code_key
 
@@ -226,7 +226,7 @@ def _filter_stages(chain: Sequence[PlannedFilter], wave: int, before: str, settl
     """Measures, then alternating segments of row filters (one fused pass) and exchanges."""
     for index, planned in enumerate(chain):
         made = planned.filter
-        if isinstance(made, RowFilter) and made.measure_columns:
+        if made.measure_columns:
             key = digest("measure", planned.code, canonical(made.measure_pins()), before)
             yield Stage(_waved(f"measure:{planned.name}", wave), "measure", key, wave, filters=(index,))
     key = before

@@ -12,7 +12,6 @@ import numpy as np
 
 from aya_data.core import durable, ledger
 from aya_data.core.identity import digest, draws
-from aya_data.core.stage import RowFilter
 from aya_data.core.store import Part, Record, Workspace
 from aya_data.engine import keying
 from aya_data.engine.comparing import losers_by_part
@@ -338,7 +337,6 @@ class _Run:
         index = stage.filters[0]
         planned = self.plan.chain[index]
         made = planned.filter
-        assert isinstance(made, RowFilter)
         members = self.waves[stage.wave]
         tasks = [
             self._task(
@@ -382,7 +380,8 @@ class _Run:
 
     def _compare(self, stage: Stage) -> dict[str, dict[str, int]]:
         """Compare rows of one use with each other: a prompt must not displace a row that is released."""
-        planned = self.plan.chain[stage.filters[0]]
+        index = stage.filters[0]
+        planned = self.plan.chain[index]
         earlier = [m for wave in self.waves[: stage.wave] for m in wave]
         by_use = self._by_use(self.waves[stage.wave])
         settled_by_use = self._by_use(earlier)
@@ -391,11 +390,13 @@ class _Run:
             settled = settled_by_use.get(use, [])
             selections = [m.selection for m in members if m.selection is not None]
             before = [m.selection for m in settled if m.selection is not None]
+            measures = [m.measures[index] for m in (*members, *settled) if index in m.measures]
             identity = {
                 "filter": planned.identity,
                 "stage": stage.name,
                 "selections": [part.digest for part in selections],
                 "settled": [part.digest for part in before],
+                "measures": [part.digest for part in measures],
             }
             arguments = {
                 "filter": planned.filter,
@@ -403,6 +404,7 @@ class _Run:
                 "selections": selections,
                 "settled": before,
                 "rows": [m.part for m in (*members, *settled)],
+                "measures": measures,
                 **self.exchange,
             }
             tasks.append(self._task(f"{use} rows", "comparing:compare", identity, arguments, 0, planned.code))

@@ -15,6 +15,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,7 @@ def killed_after(lines: int, spec: Path, workspace: Path) -> None:
     whole = command(spec, workspace, "--workers", "2")
     with subprocess.Popen(whole, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as child:
         assert child.stderr is not None
-        told = [line for line, _ in zip(child.stderr, range(lines), strict=False)]
+        told = list(islice(child.stderr, lines))
         child.send_signal(signal.SIGKILL)
         child.stderr.read()
         assert child.wait() == -signal.SIGKILL, "".join(told[-20:])

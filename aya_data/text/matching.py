@@ -1,0 +1,262 @@
+"""Matching: of texts in an order of preference, which resemble one that is kept.
+
+Texts are taken best first. One goes when it resembles a text that is *kept* to at least the threshold; a text that went
+keeps nothing out, so chains A ~ B ~ C do not collapse into A. Candidates are the kept texts of a shared band
+(:mod:`~aya_data.text.minhash`) whose whole signatures agree enough; the exact Jaccard index of the two shingle sets decides.
+Of several kept texts it goes against the best.
+
+**Large bands.** Templates with other words filled in may put a hundred thousand texts into one band, none of which
+resembles another enough to go. Each text looks at no more than :data:`LOOKED_AT` kept ones, those of its smallest bands first:
+two texts that resemble each other more than the template makes them share bands that few others have. So the cost is linear in the
+number of texts whatever they are. Nothing is removed unverified; a pair may be missed only in such heaps.
+
+Cost: a look takes some 10 ns, a comparison 1 ns per shingle; memory is the sets (8 bytes per distinct shingle) of texts that
+share a band with one of like signature, and 24 bytes per text and band.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numba as nb
+import numpy as np
+import numpy.typing as npt
+
+from aya_data.text.kernel import kernel
+from aya_data.text.minhash import Banding, band_keys, least_agreeing
+
+__all__ = ["LOOKED_AT", "Matches", "jaccard", "match", "near_others"]
+
+LOOKED_AT = 4096
+"""Kept texts whose signatures one text is compared with, at most."""
+HEAP = 64
+"""Texts of one band beyond which all are taken to have a partner."""
+
+Longs = npt.NDArray[np.int64]
+Hashes = npt.NDArray[np.uint64]
+Minima = npt.NDArray[np.uint16]
+
+
+@dataclass(frozen=True, slots=True)
+class Matches:
+    """Of n texts, best first: ``partner`` int64, the kept text that it resembles and goes for (-1: it is kept), and
+    ``resemblance`` float64, their Jaccard index. ``links`` int64[m, 2]: kept texts that resemble each other to the looser
+    threshold, as many as join what belongs together (a forest: fewer than n)."""
+
+    partner: Longs
+    resemblance: npt.NDArray[np.float64]
+    links: Longs
+
+
+def near_others(minima: Minima, banding: Banding, agreeing: int, threads: int = 1) -> npt.NDArray[np.bool_]:
+    """Mark the texts that share a band with another whose signature agrees in ``agreeing`` places or more.
+
+    May mark more (all of a large band), never fewer. O(n log n) for each band; 24 bytes per text and thread.
+    """
+    marked = np.zeros(len(minima), np.bool_)
+
+    def mark(band: int) -> None:
+        order, bounds = _bands(minima, banding, band)
+        _mark(minima, order, bounds, agreeing, HEAP, marked)
+
+    _each(mark, range(banding.bands), threads)
+    return marked
+
+
+def match(
+    minima: Minima,
+    sets: Hashes,
+    starts: Longs,
+    sizes: Longs,
+    settled: npt.NDArray[np.bool_],
+    banding: Banding,
+    threshold: float,
+    looser: float,
+    threads: int = 1,
+) -> Matches:
+    """Decide which texts go. Row i of ``minima`` and ``sets[starts[i] : starts[i] + sizes[i]]`` are text i, best first.
+
+    ``settled`` texts stay whatever they resemble. ``looser`` is the threshold of links, at most ``threshold``.
+    """
+    count = len(minima)
+    buckets = np.zeros((count, banding.bands), np.int64)
+    counts: list[Longs] = [np.zeros(0, np.int64)] * banding.bands
+
+    def place(band: int) -> None:
+        order, ends = _bands(minima, banding, band)
+        counts[band] = np.diff(ends)
+        buckets[order, band] = np.repeat(np.arange(len(ends) - 1), counts[band])
+
+    _each(place, range(banding.bands), threads)
+    first = np.cumsum([0, *map(len, counts)])
+    buckets += first[:-1]
+    begins = np.concatenate([[0], np.cumsum(np.concatenate(counts))]).astype(np.int64)
+    partner = np.full(count, -1, np.int64)
+    resemblance = np.zeros(count, np.float64)
+    links = np.zeros((max(count, 1), 2), np.int64)
+    made = _match(
+        minima, sets, starts, sizes, settled, buckets, begins, least_agreeing(looser), banding.agreeing,
+        threshold, looser, LOOKED_AT, partner, resemblance, links,
+    )  # fmt: skip
+    return Matches(partner, resemblance, links[:made])
+
+
+def jaccard(one: Hashes, two: Hashes) -> float:
+    """Return the Jaccard index of two ascending sets; 0 where both are empty."""
+    common = int(_common(one, two, 0))
+    union = len(one) + len(two) - common
+    return common / union if union else 0.0
+
+
+def _each(work: Callable[[int], None], numbers: Sequence[int], threads: int) -> None:
+    if threads == 1 or not numbers:
+        for number in numbers:
+            work(number)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(work, numbers))
+
+
+def _bands(minima: Minima, banding: Banding, band: int) -> tuple[Longs, Longs]:
+    """Return the texts by key of one band, those of one key ascending, and the bounds of each key."""
+    keys = band_keys(minima, banding, band)
+    order = np.argsort(keys, kind="stable").astype(np.int64)
+    keys = keys[order]
+    starts = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]])) if len(keys) else np.zeros(0, np.int64)
+    return order, np.append(starts, len(keys)).astype(np.int64)
+
+
+@kernel
+def _agree(minima, one, two):  # type: ignore[no-untyped-def]
+    same = nb.int32(0)
+    for place in range(minima.shape[1]):
+        same += nb.int32(minima[one, place] == minima[two, place])
+    return same
+
+
+@kernel
+def _mark(minima, order, bounds, agreeing, heap, marked):  # type: ignore[no-untyped-def]
+    for number in range(len(bounds) - 1):
+        begin = bounds[number]
+        end = bounds[number + 1]
+        if end - begin == 1:
+            continue
+        if end - begin > heap:
+            for place in range(begin, end):
+                marked[order[place]] = True
+            continue
+        for place in range(begin, end):
+            one = order[place]
+            for other in range(begin, end):
+                if marked[one]:
+                    break
+                two = order[other]
+                if two != one and _agree(minima, one, two) >= agreeing:
+                    marked[one] = True
+                    marked[two] = True
+
+
+@kernel
+def _common(one, two, wanted):  # type: ignore[no-untyped-def]
+    """Count what two ascending arrays share; stop early, with less than ``wanted``, where it cannot be reached."""
+    at = 0
+    other = 0
+    common = 0
+    while at < len(one) and other < len(two):
+        if common + min(len(one) - at, len(two) - other) < wanted:
+            return common
+        a = one[at]
+        b = two[other]
+        common += nb.int64(a == b)
+        at += nb.int64(a <= b)
+        other += nb.int64(b <= a)
+    return common
+
+
+@kernel
+def _root(roots, one):  # type: ignore[no-untyped-def]
+    while roots[one] != one:
+        roots[one] = roots[roots[one]]
+        one = roots[one]
+    return one
+
+
+@kernel
+def _match(  # type: ignore[no-untyped-def]
+    minima, sets, starts, sizes, settled, buckets, begins, agreeing_looser, agreeing, threshold, looser, looked_at,
+    partner, resemblance, links,
+):  # fmt: skip
+    """Fill ``partner``, ``resemblance`` and ``links``; return how many links."""
+    count, bands = buckets.shape
+    filled = begins[:-1].copy()
+    kept = np.empty(begins[-1], np.int32)
+    seen = np.full(count, -1, np.int32)
+    candidates = np.empty(looked_at, np.int64)
+    agreed = np.empty(looked_at, np.int32)
+    roots = np.arange(count)
+    made = 0
+    for text in range(count):
+        size = sizes[text]
+        mine = sets[starts[text] : starts[text] + size]
+        held = np.empty(bands, np.int64)
+        for band in range(bands):
+            held[band] = filled[buckets[text, band]] - begins[buckets[text, band]]
+        order = np.argsort(held, kind="mergesort")
+        looked = 0
+        found = 0
+        for band in order:
+            bucket = buckets[text, band]
+            for place in range(begins[bucket], filled[bucket]):
+                if looked == looked_at:
+                    break
+                looked += 1
+                other = kept[place]
+                if seen[other] == text:
+                    continue
+                seen[other] = text
+                same = _agree(minima, text, other)
+                if same >= agreeing_looser:
+                    candidates[found] = other
+                    agreed[found] = same
+                    found += 1
+        # The best of the kept texts that it resembles, whatever band they met in.
+        ranked = np.argsort(candidates[:found])
+        gone = False
+        if not settled[text]:
+            for rank in ranked:
+                if agreed[rank] < agreeing:
+                    continue
+                other = candidates[rank]
+                total = size + sizes[other]
+                # J >= t where common >= t / (1 + t) of both sizes; one less for rounding.
+                wanted = nb.int64((threshold - 1e-4) / (1 + threshold) * total) - 1
+                common = _common(mine, sets[starts[other] : starts[other] + sizes[other]], wanted)
+                index = np.round(common / (total - common), 4)
+                if index >= threshold:
+                    partner[text] = other
+                    resemblance[text] = index
+                    gone = True
+                    break
+        if gone:
+            continue
+        for rank in ranked:
+            other = candidates[rank]
+            if _root(roots, text) == _root(roots, other):
+                continue
+            total = size + sizes[other]
+            wanted = nb.int64((looser - 1e-4) / (1 + looser) * total) - 1
+            common = _common(mine, sets[starts[other] : starts[other] + sizes[other]], wanted)
+            if np.round(common / (total - common), 4) >= looser:
+                one = _root(roots, text)
+                two = _root(roots, other)
+                roots[max(one, two)] = min(one, two)
+                links[made, 0] = other
+                links[made, 1] = text
+                made += 1
+        for band in range(bands):
+            bucket = buckets[text, band]
+            kept[filled[bucket]] = text
+            filled[bucket] += 1
+    return made
