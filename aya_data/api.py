@@ -16,7 +16,7 @@ from typing import Any
 from aya_data.core import durable
 from aya_data.core.errors import InputError
 from aya_data.core.spec import load_spec
-from aya_data.core.store import Workspace, command_line, default_workspace
+from aya_data.core.store import UNFINISHED, Workspace, command_line, default_workspace
 from aya_data.engine.events import Events, Listener, open_log
 from aya_data.engine.plan import PART_BYTES, Plan, make_plan
 from aya_data.engine.pool import LocalExecutor
@@ -126,7 +126,7 @@ def releases(workspace: str | Path | None = None) -> list[dict[str, Any]]:
     place = Workspace(Path(workspace) if workspace is not None else default_workspace())
     found = []
     for path in sorted(place.releases.glob("*/*/manifest.json")):
-        if path.parent.name.startswith("writing-"):
+        if path.parent.name.startswith(UNFINISHED):
             continue
         manifest = json.loads(path.read_bytes())
         wanted = ("name", "version", "digest", "rows", "profile", "policy")

@@ -27,7 +27,7 @@ class Corpus:
 
 
 def corpus(folder: Path) -> Corpus:
-    """Lay out a spec and its data in ``folder``: 300,000 real rows and more, or about 50,000 made from samples."""
+    """Lay out a spec and its data in ``folder``: 300,000 real rows and more, or about 220,000 made from samples."""
     real = os.environ.get("AYA_DATA_REAL")
     if real:
         (folder / "data").symlink_to(real, target_is_directory=True)

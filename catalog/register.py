@@ -26,7 +26,7 @@ from aya_data.core import language as languages
 from aya_data.core import license as licenses
 from aya_data.core.errors import WorkspaceUnusable
 from aya_data.core.ledger import COUNTS
-from aya_data.core.store import Workspace
+from aya_data.core.store import UNFINISHED, Workspace
 
 __all__ = ["STORAGE", "Found", "find_releases", "quoted", "quoted_glob", "register"]
 
@@ -79,7 +79,7 @@ def register(workspace: Workspace) -> Path:
         if stale.exists():
             durable.remove(stale)
         durable.replace(fresh, workspace.catalog)
-    except duckdb.IOException as error:
+    except (duckdb.Error, OSError) as error:
         raise WorkspaceUnusable(str(workspace.catalog), str(error).splitlines()[0]) from error
     finally:
         for path in leftovers:
@@ -97,7 +97,7 @@ def find_releases(workspace: Workspace) -> list[Found]:
     """
     found = []
     for folder in sorted(workspace.releases.glob("*/*")):
-        if folder.is_dir() and not folder.name.startswith("writing-"):
+        if folder.is_dir() and not folder.name.startswith(UNFINISHED):
             found.append(_look_at(folder))
     built = _built(workspace)
     by_name: dict[str, list[Found]] = {}

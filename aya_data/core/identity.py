@@ -122,12 +122,12 @@ def draw(seed: int, purpose: str, key: str) -> int:
     return int(draws(seed, purpose, [key])[0])
 
 
-def draws(seed: int, purpose: str, keys: Iterable[str]) -> npt.NDArray[np.uint64]:
-    """Return :func:`draw` of many keys as ``uint64[len(keys)]``."""
+def draws(seed: int, purpose: str, keys: Iterable[str | bytes]) -> npt.NDArray[np.uint64]:
+    """Return :func:`draw` of many keys, as text or its UTF-8 bytes, as ``uint64[len(keys)]``."""
     prefix = hashlib.blake2b(_framed(("draw", str(seed), purpose)), digest_size=8)
     out = bytearray()
     for key in keys:
         state = prefix.copy()
-        state.update(key.encode())
+        state.update(key if isinstance(key, bytes) else key.encode())
         out += state.digest()
     return np.frombuffer(bytes(out), dtype="<u8").astype(np.uint64)

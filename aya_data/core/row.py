@@ -270,6 +270,8 @@ def _row(draft: Draft, source: str, kind: Kind, max_chars: int) -> tuple[Any, ..
             draft.origin, draft.task or "", expression, *terms, draft.config or "", draft.split or "",
             draft.template or "", draft.translator or "", draft.teacher or "", *parents,
             draft.tools or "", extra or "", repr(draft.chosen_score), repr(draft.rejected_score),
+            draft.chosen_model or "", draft.rejected_model or "", draft.license or "",
+            draft.license_asserted or "", str(draft.adapted),
         )  # fmt: skip
         _encodable(draft)
     except UnicodeEncodeError as error:

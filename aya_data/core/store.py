@@ -35,6 +35,9 @@ from aya_data.core.errors import CorruptPart, WorkspaceLocked
 
 __all__ = ["Output", "Part", "PartWriter", "Record", "Store", "Workspace", "file_digest", "write_table"]
 
+UNFINISHED = "writing-"
+"""What the folder of a release is called until it is complete."""
+
 ROW_GROUP = 8192
 """Rows per row group of every Parquet file written here; fixed, because it changes the bytes."""
 
@@ -427,6 +430,8 @@ class Workspace:
             except OSError as error:
                 raise durable.refused(path, error) from error
             durable.sweep(self.root)
+            for unfinished in self.releases.glob(f"*/{UNFINISHED}*"):
+                durable.remove(unfinished)
             yield
         finally:
             if held:

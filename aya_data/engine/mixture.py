@@ -45,7 +45,7 @@ class Candidates:
     dataset: Ints
     language: Ints
     draw: npt.NDArray[np.uint64]
-    tie: Sequence[str]
+    tie: Sequence[str] | npt.NDArray[np.bytes_]
     once: npt.NDArray[np.bool_]
     tokens: Ints | None = None
 

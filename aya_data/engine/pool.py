@@ -30,7 +30,7 @@ ONE_THREAD = (
     "RAYON_NUM_THREADS",
     "TOKENIZERS_PARALLELISM",
 )
-INLINE_BYTES = 24 << 20
+INLINE_BYTES = 4 << 20
 """Below this much input a pool costs more (0.6 s to start) than it saves."""
 
 Done = Callable[[int, Record, bool], None]

@@ -26,7 +26,7 @@ from aya_data.core import durable
 from aya_data.core.identity import digest
 from aya_data.core.ledger import LEDGER
 from aya_data.core.logical import combined_digest, logical_digest
-from aya_data.core.store import Part, PartWriter, Workspace, file_digest, open_part
+from aya_data.core.store import UNFINISHED, Part, PartWriter, Workspace, file_digest, open_part
 from aya_data.engine.codekey import library_version
 from aya_data.engine.keying import Keys
 from aya_data.engine.sql import connect, file_table, literal
@@ -110,7 +110,7 @@ def write_release(
     """Write the release of a finished build, or find that it is there. Raises WorkspaceUnusable."""
     spec = plan.spec
     home = workspace.releases / spec.name
-    fresh = home / f"writing-{spec.profile}"
+    fresh = home / f"{UNFINISHED}{spec.profile}"
     durable.remove(fresh)
     durable.make_folder(fresh / "ledger")
     files = [_place(workspace, shard, fresh) for shard in shards]

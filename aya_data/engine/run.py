@@ -12,6 +12,7 @@ import numpy as np
 
 from aya_data.core import durable, ledger
 from aya_data.core.identity import digest, draws
+from aya_data.core.logical import BLOCK
 from aya_data.core.store import Part, Record, Workspace
 from aya_data.engine import keying
 from aya_data.engine.comparing import losers_by_part
@@ -43,6 +44,7 @@ class _RowPart:
     part: Part
     keys: keying.Keys | None = None
     selection: Part | None = None
+    made: tuple[Part, keying.Keys | None] | None = None
     losers: list[int] = field(default_factory=list)
     measures: dict[int, Part] = field(default_factory=dict)
 
@@ -99,6 +101,8 @@ class _Run:
         self.result: Result | None = None
         self._stage: Stage = plan.stages[0]
         self._cached = True
+        self._seconds: float | None = None
+        self.ahead: dict[str, tuple[list[Record], bool, float]] = {}
 
     def go(self) -> Build:
         visit: Mapping[str, Callable[[Stage], dict[str, dict[str, int]]]] = {
@@ -116,12 +120,13 @@ class _Run:
         total = len(self.plan.stages)
         self.events("build", name=self.plan.spec.name, profile=self.plan.spec.profile, stages=total)
         for index, stage in enumerate(self.plan.stages):
-            self._stage, self._cached = stage, True
+            self._stage, self._cached, self._seconds = stage, True, None
             began = time.perf_counter()
             self.events("stage", name=stage.name, index=index, of=total)
             counts = visit[stage.kind](stage)
             self.used.setdefault(stage.key, [])
-            seconds = round(time.perf_counter() - began, 4)
+            took = time.perf_counter() - began if self._seconds is None else self._seconds
+            seconds = round(took, 4)
             names = stage.reports or (stage.name,)
             for name in names:
                 counted = counts.get(name, ledger.tally())
@@ -140,14 +145,16 @@ class _Run:
 
     # Tasks -----------------------------------------------------------------------------------------
 
-    def _tasks(self, tasks: Sequence[Task]) -> list[Record]:
-        """Run tasks of the current stage and note what they used."""
+    def _tasks(self, tasks: Sequence[Task], fresh: set[str] | None = None) -> list[Record]:
+        """Run tasks of the current stage and note what they used; ``fresh`` gets the keys that were not cached."""
         size = sum(task.size for task in tasks)
         self.events("tasks", name=self._stage.name, tasks=len(tasks), bytes=size)
 
         def done(index: int, record: Record, cached: bool) -> None:
             if not cached:
                 self._cached = False
+                if fresh is not None:
+                    fresh.add(tasks[index].key)
             rows = sum(counted.get("rows_in", 0) for counted in record.counts.values())
             self.events(
                 "task",
@@ -170,10 +177,13 @@ class _Run:
         arguments: Mapping[str, Any],
         size: int = 0,
         code: str = "",
+        stage: str = "",
     ) -> Task:
         module = function.partition(":")[0]
         key = digest(engine_code(module), code)
-        return make_task(self._stage.name, label, f"aya_data.engine.{function}", key, identity, arguments, size)
+        return make_task(
+            stage or self._stage.name, label, f"aya_data.engine.{function}", key, identity, arguments, size
+        )
 
     def _inline(
         self, label: str, function: str, identity: Mapping[str, Any], arguments: Mapping[str, Any], code: str = ""
@@ -193,20 +203,36 @@ class _Run:
     # Rows come in ----------------------------------------------------------------------------------
 
     def _read(self, stage: Stage) -> dict[str, dict[str, int]]:
+        """Read one source. All sources of a wave are read together, when the first of them is due."""
+        if stage.name not in self.ahead:
+            self._read_wave(stage.wave)
+        records, self._cached, self._seconds = self.ahead.pop(stage.name)
+        return self._rows_in(self.plan.sources[stage.source], records)
+
+    def _read_wave(self, wave: int) -> None:
+        due = [stage for stage in self.plan.stages if stage.kind == "read" and stage.wave == wave]
+        tasks = {stage.name: self._read_tasks(stage) for stage in due}
+        began = time.perf_counter()
+        every = [task for listed in tasks.values() for task in listed]
+        fresh: set[str] = set()
+        records = dict(zip([task.key for task in every], self._tasks(every, fresh), strict=True))
+        seconds = time.perf_counter() - began
+        work = sum(task.size for task in every if task.key in fresh) or 1
+        for stage in due:
+            mine = tasks[stage.name]
+            read = sum(task.size for task in mine if task.key in fresh)
+            cached = not any(task.key in fresh for task in mine)
+            self.ahead[stage.name] = ([records[task.key] for task in mine], cached, seconds * read / work)
+            self.used[stage.key] = [task.key for task in mine]
+
+    def _read_tasks(self, stage: Stage) -> list[Task]:
         source = self.plan.sources[stage.source]
         tasks = []
         for unit in source.units:
+            described = [unit.digest, unit.name, list(unit.slice or ()), unit.config, unit.split, unit.revision]
             identity = {
                 **source.identity,
-                "unit": [
-                    unit.digest,
-                    unit.name,
-                    list(unit.slice or ()),
-                    unit.config,
-                    unit.split,
-                    unit.revision,
-                    dict(unit.labels),
-                ],
+                "unit": [*described, dict(unit.labels)],
                 "part_bytes": self.plan.part_bytes,
             }
             arguments = {
@@ -215,8 +241,8 @@ class _Run:
                 "stage": stage.name,
                 "part_bytes": self.plan.part_bytes,
             }
-            tasks.append(self._task(unit.name, "reading:read", identity, arguments, unit.size, source.code))
-        return self._rows_in(source, self._tasks(tasks))
+            tasks.append(self._task(unit.name, "reading:read", identity, arguments, unit.size, source.code, stage.name))
+        return tasks
 
     def _derive(self, stage: Stage) -> dict[str, dict[str, int]]:
         source = self.plan.sources[stage.source]
@@ -327,6 +353,7 @@ class _Run:
         records = self._tasks(tasks)
         ordered = [m for _, members in sorted(by_source.items()) for m in members]
         for m, record in zip(ordered, records, strict=True):
+            m.made = (m.part, m.keys)
             m.part, m.keys = record.parts["rows"][0], None
         self._keep_ledger(records)
         return self._sum(records)
@@ -477,21 +504,22 @@ class _Run:
             arguments: dict[str, Any] = {"rows": m.part, "keys": m.keys, "selection": m.selection, **pieces}
             scattered.append(self._task(m.part.path, "sharding:scatter", identity, arguments, m.part.bytes))
         records = self._tasks(scattered)
-        places: dict[int, list[tuple[Part, int]]] = {}
+        places: dict[int, dict[int, list[tuple[Part, int]]]] = {}
         for record in records:
             part = record.parts["scattered"][0]
-            for group, shard in enumerate(record.facts["shards"]):
-                places.setdefault(shard, []).append((part, group))
+            for group, (number, block) in enumerate(record.facts["blocks"]):
+                places.setdefault(number, {}).setdefault(block, []).append((part, group))
         with_tools = any(record.facts["tools"] for record in records)
         gathers = []
         shards = self.sampled.facts["shards"]
         for number, shard in enumerate(shards):
-            parts = places[number]
-            identity = {"kind": shard["kind"], "tools": with_tools, "parts": [[p.digest, g] for p, g in parts]}
-            arguments = {"kind": shard["kind"], "parts": parts, "with_tools": with_tools}
-            size = sum(p.bytes * shard["rows"] // max(1, p.rows) // len(parts) for p, _ in parts)
+            blocks = [parts for _, parts in sorted(places[number].items())]
+            named = [[[part.digest, group] for part, group in parts] for parts in blocks]
+            identity = {"kind": shard["kind"], "tools": with_tools, "blocks": named}
+            arguments = {"kind": shard["kind"], "blocks": blocks, "with_tools": with_tools}
+            size = sum(part.bytes * BLOCK // max(1, part.rows) // 8 for parts in blocks for part, _ in parts)
             label = f"{shard['variety']} {shard['split']} {shard['number']}"
-            gathers.append(self._task(label, "sharding:gather", identity, arguments, size))
+            gathers.append(self._task(label, "sharding:gather", identity, arguments, min(size, shard["rows"] * 1000)))
         for shard, record in zip(shards, self._tasks(gathers), strict=True):
             self.shards.append(ShardFile(part=record.parts["shard"][0], facts=record.facts, **shard))
         return {}
@@ -499,7 +527,7 @@ class _Run:
     def _release(self, stage: Stage) -> dict[str, dict[str, int]]:
         assert self.sampled is not None
         stages = [(r.name, r.counts) for r in self.reports if any(r.counts.values())]
-        parts = [(m.part, m.keys) for m in self._final()]
+        parts = [m.made or (m.part, m.keys) for m in self._final()]
         self.result = write_release(
             self.plan, self.workspace, self.shards, self.ledgers, stages, parts,
             self.sampled.facts["epochs"], self.documents, **self.exchange,

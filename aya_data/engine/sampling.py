@@ -40,6 +40,7 @@ NEEDED = (
     "row", "row_key", "row_hash", "source", "dataset", "language", "script", "origin", "task", "license",
     "kind", "group", "prompt_hash", "prompt_chars", "answer_chars",
 )  # fmt: skip
+REPEATED = frozenset({"source", "dataset", "language", "script", "origin", "task", "license", "kind"})
 TOKENS = "score:n_tokens"
 ROW_OVERHEAD = 400
 """Bytes of a row beside its text, for the size of shards (measured on mixed real rows)."""
@@ -65,16 +66,17 @@ def sample(
     """
     rows = _load(store, selections)
     n = rows.num_rows
-    source = rows["source"].to_pylist()
-    train = np.array([uses[name] == "train" for name in source], dtype=np.bool_)
+    names, source = _named(rows["source"])
+    train = np.array([uses[name] == "train" for name in names], dtype=np.bool_)[source]
     held = np.zeros(n, np.bool_)
     places = np.flatnonzero(train)
     eligible = rows.take(pa.array(places))
-    held[places] = validation_rows(eligible["group"].to_pylist(), eligible["prompt_hash"].to_pylist(), validation, seed)
+    held[places] = validation_rows(_fixed(eligible["group"]), _fixed(eligible["prompt_hash"]), validation, seed)
     taken_row: list[npt.NDArray[np.int64]] = []
     taken_epoch: list[npt.NDArray[np.int64]] = []
-    for kind in sorted(set(eligible["kind"].to_pylist())):
-        mine = places[np.asarray([k == kind for k in eligible["kind"].to_pylist()], dtype=np.bool_)]
+    kinds, kind = _named(eligible["kind"])
+    for code in range(len(kinds)):
+        mine = places[kind == code]
         chosen = mix(*_problem(rows.take(pa.array(mine)), held[mine], settings, seed))
         taken_row.append(mine[chosen.row])
         taken_epoch.append(chosen.epoch)
@@ -87,20 +89,37 @@ def sample(
     counts = _account(store, output, stage, rows, ~inside, train, consumed)
     counts["created"] = len(row) - int(inside.sum())
     counts["rows_out"] = len(row)
-    return {stage: tally(**counts)}, {"shards": shards, "epochs": _epochs(source, row)}
+    return {stage: tally(**counts)}, {"shards": shards, "epochs": _epochs(names, source[row], row)}
 
 
 def _load(store: Store, selections: Sequence[Part]) -> pa.Table:
-    types = {**{name: PART.field(name).type for name in NEEDED if name != "row"}, "row": pa.int32()}
+    types = {name: PART.field(name).type for name in NEEDED if name != "row"}
+    types |= {"row": pa.int32(), **dict.fromkeys(REPEATED, pa.dictionary(pa.int32(), pa.string()))}
     none = {name: pa.array([], types[name]) for name in NEEDED}
     tables = [pa.table({**none, "tokens": pa.array([], pa.float64()), "ordinal": pa.array([], pa.int32())})]
     for ordinal, part in enumerate(selections):
         table = store.read(part)
-        columns = {name: table[name] for name in NEEDED}
+        columns = {name: _compact(table[name], name) for name in NEEDED}
         columns["tokens"] = table[TOKENS] if TOKENS in table.column_names else pa.nulls(table.num_rows, pa.float64())
         columns["ordinal"] = pa.array(np.full(table.num_rows, ordinal, np.int32))
         tables.append(pa.table(columns))
-    return pa.concat_tables(tables).combine_chunks()
+    return pa.concat_tables(tables).unify_dictionaries().combine_chunks()
+
+
+def _compact(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
+    """Names that repeat as codes: a row takes some 200 bytes here instead of a kilobyte."""
+    return column.dictionary_encode() if name in REPEATED else column
+
+
+def _fixed(column: pa.ChunkedArray) -> npt.NDArray[np.bytes_]:
+    """Keys and hashes as ``S32`` without a Python object for each, where all have one length."""
+    array = column.combine_chunks()
+    offsets = np.frombuffer(array.buffers()[1], np.int32)[array.offset : array.offset + len(array) + 1]
+    lengths = np.unique(np.diff(offsets))
+    if len(lengths) != 1 or lengths[0] == 0 or array.null_count:
+        return np.asarray([(key or "").encode() for key in array.to_pylist()], dtype="S")
+    data = np.frombuffer(array.buffers()[2], np.uint8)[offsets[0] : offsets[-1]]
+    return data.view(f"S{lengths[0]}")
 
 
 def _problem(
@@ -109,8 +128,8 @@ def _problem(
     """Translate rows and settings into codes."""
     sources, source = _codes(rows, "source")
     datasets, dataset = _codes(rows, "source", "dataset")
-    languages, language = _codes(rows, "language")
-    keys = rows["row_key"].to_pylist()
+    languages, language = _languages(rows, settings)
+    keys = _fixed(rows["row_key"])
     tokens = None
     if rows["tokens"].null_count < rows.num_rows or rows.num_rows == 0:
         tokens = np.asarray(rows["tokens"].fill_null(0)).astype(np.int64)
@@ -119,7 +138,7 @@ def _problem(
         dataset,
         language,
         draws(seed, "mix", keys),
-        [f"{a}{b}" for a, b in zip(rows["row_hash"].to_pylist(), keys, strict=True)],
+        _paired(_fixed(rows["row_hash"]), keys),
         once,
         tokens,
     )
@@ -139,7 +158,7 @@ def _problem(
     temperature = settings.languages.temperature if settings.languages else None
     if settings.languages and settings.languages.weights is not None:
         named = settings.languages.weights
-        language_weights = {code: Fraction(named[name]) for code, (name,) in enumerate(languages) if name in named}
+        language_weights = {code: Fraction(named[name]) for code, name in enumerate(languages) if name in named}
     epochs = {
         code: Fraction(settings.epochs.sources.get(name, settings.epochs.max)) for code, (name,) in enumerate(sources)
     }
@@ -156,6 +175,16 @@ def _problem(
         floors=[_bounds(rows, bound) for bound in settings.floors],
     )
     return candidates, request
+
+
+def _languages(rows: pa.Table, settings: MixSettings) -> tuple[list[str], npt.NDArray[np.int64]]:
+    """The language of each row; its variety where the weights name that."""
+    named = (settings.languages.weights if settings.languages else None) or {}
+    varieties, code = _codes(rows, "language", "script")
+    labels = [f"{a}_{b}" if f"{a}_{b}" in named else a for a, b in varieties]
+    distinct = sorted(set(labels))
+    table = np.array([distinct.index(label) for label in labels], np.int64)
+    return distinct, table[code] if len(code) else code
 
 
 def _dataset(name: str, known: Mapping[str, int], source: str) -> int:
@@ -175,10 +204,32 @@ def _bounds(rows: pa.Table, bound: Bound) -> Bounds:
 
 def _codes(rows: pa.Table, *columns: str) -> tuple[list[tuple[str, ...]], npt.NDArray[np.int64]]:
     """Distinct values of some columns, sorted, and their code in each row."""
-    values = list(zip(*(["" if v is None else v for v in rows[c].to_pylist()] for c in columns), strict=True))
-    distinct = sorted(set(values))
-    number = {value: code for code, value in enumerate(distinct)}
-    return distinct, np.fromiter((number[value] for value in values), np.int64, len(values))
+    joint = np.zeros(rows.num_rows, np.int64)
+    for name in columns:
+        names, codes = _named(rows[name])
+        joint = np.unique(joint * len(names) + codes, return_inverse=True)[1].astype(np.int64)
+    first = np.unique(joint, return_index=True)[1]
+    listed = [_named(rows[name]) for name in columns]
+    return [tuple(names[codes[i]] for names, codes in listed) for i in first.tolist()], joint
+
+
+def _named(column: pa.ChunkedArray) -> tuple[list[str], npt.NDArray[np.int64]]:
+    """The distinct values of a column, sorted, with null as empty text, and their code in each row."""
+    coded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
+    array = coded.unify_dictionaries().combine_chunks()
+    names = ["" if name is None else name for name in array.dictionary.to_pylist()]
+    codes = np.asarray(array.indices.fill_null(len(names))).astype(np.int64)
+    if array.null_count:
+        names.append("")
+    distinct, place = np.unique(np.asarray(names, dtype=object), return_inverse=True)
+    return distinct.tolist(), place.astype(np.int64)[codes]
+
+
+def _paired(first: npt.NDArray[np.bytes_], second: npt.NDArray[np.bytes_]) -> npt.NDArray[np.bytes_]:
+    """Two texts of 32 bytes as one of 64."""
+    n = len(first)
+    halves = (first.view(np.uint8).reshape(n, 32), second.view(np.uint8).reshape(n, 32))
+    return np.ascontiguousarray(np.concatenate(halves, axis=1)).view("S64").ravel()
 
 
 def _shards(
@@ -191,16 +242,12 @@ def _shards(
 ) -> tuple[pa.Table, list[dict[str, Any]]]:
     """Group the taken rows by kind, variety and split, order each group by draw, cut it by size."""
     taken = rows.take(pa.array(row))
-    keys = taken["row_key"].to_pylist()
-    order = draws(seed, "order", [f"{key}:{e}" for key, e in zip(keys, epoch.tolist(), strict=True)])
-    variety = [f"{a}_{b}" for a, b in zip(taken["language"].to_pylist(), taken["script"].to_pylist(), strict=True)]
-    split = np.where(held[row], "validation", "train").tolist()
-    groups = sorted(set(zip(taken["kind"].to_pylist(), variety, split, strict=True)))
-    number = {group: code for code, group in enumerate(groups)}
-    code = np.fromiter(
-        (number[g] for g in zip(taken["kind"].to_pylist(), variety, split, strict=True)), np.int64, len(row)
-    )
-    arrange = np.lexsort((epoch, np.asarray(keys), order, code)) if len(row) else np.zeros(0, np.int64)
+    keys = _fixed(taken["row_key"])
+    order = draws(seed, "order", (b"%b:%d" % pair for pair in zip(keys.tolist(), epoch.tolist(), strict=True)))
+    named, group = _codes(taken, "kind", "language", "script")
+    groups = [(named[code // 2], "validation" if code % 2 else "train") for code in range(2 * len(named))]
+    code = group * 2 + held[row]
+    arrange = np.lexsort((epoch, keys, order, code)) if len(row) else np.zeros(0, np.int64)
     chars = np.asarray(taken["prompt_chars"]).astype(np.int64) + np.asarray(taken["answer_chars"])
     size = 2 * chars + ROW_OVERHEAD
     shard = np.zeros(len(row), np.int64)
@@ -214,14 +261,21 @@ def _shards(
         filled = np.cumsum(size[members])
         piece = (filled - size[members]) // shard_size
         piece = np.unique(piece, return_inverse=True)[1]
-        kind, name, part = groups[int(code_sorted[start])]
+        (kind, language, script), part = groups[int(code_sorted[start])]
         pieces = int(piece[-1]) + 1
         for index in range(pieces):
             inside = members[piece == index]
             shard[inside] = len(shards)
             position[inside] = np.arange(len(inside))
             shards.append(
-                {"kind": kind, "variety": name, "split": part, "number": index, "of": pieces, "rows": len(inside)}
+                {
+                    "kind": kind,
+                    "variety": f"{language}_{script}",
+                    "split": part,
+                    "number": index,
+                    "of": pieces,
+                    "rows": len(inside),
+                }
             )
     table = pa.Table.from_arrays(
         [
@@ -284,14 +338,9 @@ def _account(
     }
 
 
-def _epochs(source: list[str], row: npt.NDArray[np.int64]) -> dict[str, dict[str, int]]:
+def _epochs(names: list[str], source: npt.NDArray[np.int64], row: npt.NDArray[np.int64]) -> dict[str, dict[str, int]]:
     """Rows and distinct rows taken of each source."""
-    found: dict[str, dict[str, int]] = {}
-    distinct: dict[str, set[int]] = {}
-    for index in row.tolist():
-        name = source[index]
-        found.setdefault(name, {"rows": 0, "distinct": 0})["rows"] += 1
-        distinct.setdefault(name, set()).add(index)
-    for name, rows in distinct.items():
-        found[name]["distinct"] = len(rows)
-    return dict(sorted(found.items()))
+    rows = np.bincount(source, minlength=len(names))
+    distinct = np.bincount(source[np.unique(row, return_index=True)[1]], minlength=len(names))
+    counted = zip(names, rows.tolist(), distinct.tolist(), strict=True)
+    return {name: {"rows": n, "distinct": d} for name, n, d in counted if n}

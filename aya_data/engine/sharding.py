@@ -1,7 +1,7 @@
 """Sharding: the rows of the mixture become the shards of the release.
 
 A shuffle in two steps, both bounded: *scatter* takes the chosen rows of one part and groups them
-by shard (one row group each); *gather* collects one shard from all scattered parts and orders it.
+by block of a shard (one row group each); *gather* collects a shard from all scattered parts, block by block.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from aya_data.core.logical import logical_digest
+from aya_data.core.logical import BLOCK, block_digest, joined_digest
 from aya_data.core.row import ROW
 from aya_data.core.store import Output, Part, Store
 from aya_data.engine.judging import SCORE, TAG
@@ -25,6 +25,7 @@ from aya_data.engine.shape import released, shape
 __all__ = ["gather", "scatter"]
 
 POSITION = "__position"
+GROUPS = ("source", "dataset", "origin", "license")
 
 
 def scatter(
@@ -39,18 +40,20 @@ def scatter(
     shard: npt.NDArray[np.int32],
     position: npt.NDArray[np.int64],
 ) -> tuple[Mapping[str, Mapping[str, int]], Mapping[str, Any]]:
-    """Take rows of one part, sorted by ``shard``; write one row group per shard."""
+    """Take rows of one part, sorted by ``shard`` and ``position``; write one row group per block of a shard."""
     table = with_keys(store.read(rows), rows, keys).take(pa.array(row))
     facts = store.read(selection)
     found = np.searchsorted(np.asarray(facts["row"]), row)
     annotated = _annotated(table, facts.take(pa.array(found)))
     annotated = annotated.append_column("epoch", pa.array(epoch))
     annotated = annotated.append_column(POSITION, pa.array(position))
-    starts = np.flatnonzero(np.r_[True, shard[1:] != shard[:-1]])
+    block = position // BLOCK
+    starts = np.flatnonzero(np.r_[True, (shard[1:] != shard[:-1]) | (block[1:] != block[:-1])])
     with output.part("scattered", annotated.schema) as writer:
         for start, end in zip(starts.tolist(), [*starts[1:].tolist(), len(shard)], strict=True):
             writer.write(annotated.slice(start, end - start), whole=True)
-    return {}, {"shards": shard[starts].tolist(), "tools": annotated["tools"].null_count < len(shard)}
+    blocks = list(zip(shard[starts].tolist(), block[starts].tolist(), strict=True))
+    return {}, {"blocks": blocks, "tools": annotated["tools"].null_count < len(shard)}
 
 
 def _annotated(table: pa.Table, facts: pa.Table) -> pa.Table:
@@ -74,43 +77,59 @@ def _annotated(table: pa.Table, facts: pa.Table) -> pa.Table:
 
 
 def gather(
-    store: Store, output: Output, *, kind: str, parts: Sequence[tuple[Part, int]], with_tools: bool
+    store: Store, output: Output, *, kind: str, blocks: Sequence[Sequence[tuple[Part, int]]], with_tools: bool
 ) -> tuple[Mapping[str, Mapping[str, int]], Mapping[str, Any]]:
-    """Write one shard from row groups of scattered parts, in the order of its positions.
+    """Write one shard from row groups of scattered parts, block by block, each in the order of its positions.
 
-    Facts: the logical digest, and what the catalog and the card count.
+    Memory: one block of rows. Facts: the logical digest, and what the catalog and the card count.
     """
-    tables = [pq.ParquetFile(_checked(store, part)).read_row_group(group) for part, group in parts]
-    table = pa.concat_tables(tables)
-    order = np.argsort(np.asarray(table[POSITION]), kind="stable")
-    table = table.take(pa.array(order)).drop_columns([POSITION])
-    shard = shape(table, kind, with_tools).combine_chunks()
+    digests: list[str] = []
+    groups: dict[tuple[str, ...], int] = {}
+    terms: set[str] = set()
+    chars, tokens = 0, None
     with output.part("shard", released(kind, with_tools)) as writer:
-        writer.write(shard)
-    chars = pc.sum(pc.utf8_length(pc.struct_field(table["messages"].combine_chunks().flatten(), "content"))).as_py()
-    groups = table.group_by(["source", "dataset", "origin", "license"]).aggregate([([], "count_all")])
+        for block in blocks:
+            tables = [_opened(store, part).read_row_group(group) for part, group in block]
+            table = pa.concat_tables(tables)
+            order = np.argsort(np.asarray(table[POSITION]), kind="stable")
+            table = table.take(pa.array(order)).drop_columns([POSITION])
+            rows = shape(table, kind, with_tools).combine_chunks()
+            writer.write(rows)
+            digests.append(block_digest(rows))
+            said = pc.struct_field(table["messages"].combine_chunks().flatten(), "content")
+            chars += pc.sum(pc.utf8_length(said)).as_py() or 0
+            if (counted := pc.sum(table["n_tokens"]).as_py()) is not None:
+                tokens = (tokens or 0) + counted
+            for row in table.group_by(list(GROUPS)).aggregate([([], "count_all")]).to_pylist():
+                key = tuple(str(row[name]) for name in GROUPS)
+                groups[key] = groups.get(key, 0) + row["count_all"]
+            terms |= {t for listed in table["terms"].to_pylist() for t in listed or ()}
     facts = {
-        "digest": logical_digest(shard),
-        "chars": chars or 0,
-        "tokens": pc.sum(table["n_tokens"]).as_py(),
-        "groups": sorted([list(row.values()) for row in groups.to_pylist()], key=str),
-        "terms": sorted({t for terms in table["terms"].to_pylist() for t in terms or ()}),
+        "digest": joined_digest(digests),
+        "chars": chars,
+        "tokens": tokens,
+        "groups": [[*key, count] for key, count in sorted(groups.items())],
+        "terms": sorted(terms),
     }
     return {}, facts
 
 
-_verified: dict[str, tuple[int, int]] = {}
+OPEN = 128
+_files: dict[str, tuple[tuple[int, int], pq.ParquetFile]] = {}
 
 
-def _checked(store: Store, part: Part) -> str:
-    """Check a scattered part once per process and version of the file: every shard reads a piece of it."""
+def _opened(store: Store, part: Part) -> pq.ParquetFile:
+    """Check and open a scattered part once per process and version of the file: every shard reads a piece of it."""
     path = store.root / part.path
     try:
         stat = path.stat()
         stamp = (stat.st_mtime_ns, stat.st_size)
     except FileNotFoundError:
         stamp = (0, -1)
-    if _verified.get(part.digest) != stamp:
+    known = _files.get(part.digest)
+    if known is None or known[0] != stamp:
         store.check(part)
-        _verified[part.digest] = stamp
-    return str(path)
+        if len(_files) >= OPEN:
+            _files.pop(next(iter(_files)))[1].close()
+        _files[part.digest] = known = (stamp, pq.ParquetFile(path))
+    return known[1]

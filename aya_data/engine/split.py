@@ -22,14 +22,17 @@ LARGE = 20
 Ints = npt.NDArray[np.int64]
 
 
-def components(groups: Sequence[str], prompts: Sequence[str]) -> tuple[Ints, list[str]]:
+Names = Sequence[str] | npt.NDArray[np.bytes_]
+
+
+def components(groups: Names, prompts: Names) -> tuple[Ints, list[str]]:
     """Return for each row the code of its leakage group, and for each code its least group name.
 
     Both depend on the set of rows alone. Union-find over the prompts that several groups share:
     O(n log n) for sorting, then one step per such pair.
     """
-    names, group = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
-    prompt = np.unique(np.asarray(prompts, dtype=str), return_inverse=True)[1]
+    names, group = np.unique(np.asarray(groups), return_inverse=True)
+    prompt = np.unique(np.asarray(prompts), return_inverse=True)[1]
     root = list(range(len(names)))
 
     def find(code: int) -> int:
@@ -47,10 +50,12 @@ def components(groups: Sequence[str], prompts: Sequence[str]) -> tuple[Ints, lis
             root[max(one, two)] = min(one, two)
     final = np.array([find(code) for code in range(len(names))], dtype=np.int64)
     kept, code = np.unique(final, return_inverse=True)
-    return code[group].astype(np.int64), [str(names[k]) for k in kept]
+    return code[group].astype(np.int64), [
+        name.decode() if isinstance(name, bytes) else str(name) for name in names[kept]
+    ]
 
 
-def validation_rows(groups: Sequence[str], prompts: Sequence[str], fraction: float, seed: int) -> npt.NDArray[np.bool_]:
+def validation_rows(groups: Names, prompts: Names, fraction: float, seed: int) -> npt.NDArray[np.bool_]:
     """Mark the rows held out: about ``fraction`` of the groups, never part of a group."""
     if fraction <= 0 or not len(groups):
         return np.zeros(len(groups), np.bool_)

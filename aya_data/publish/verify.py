@@ -17,7 +17,7 @@ from typing import Any, Final
 from aya_data.core.errors import NotFound
 from aya_data.core.ledger import COUNTS, balance
 from aya_data.core.logical import combined_digest, logical_digest
-from aya_data.core.store import Workspace, file_digest
+from aya_data.core.store import UNFINISHED, Workspace, file_digest
 
 __all__ = ["Finding", "verify_release", "verify_workspace"]
 
@@ -45,7 +45,7 @@ def verify_workspace(workspace: Workspace) -> list[Finding]:
     """Check the store and all releases of a workspace; an empty list means that all is well."""
     findings = [Finding(str(workspace.store.root / part.path), what) for part, what in workspace.store.verify()]
     for folder in sorted(workspace.releases.glob("*/*")):
-        if folder.is_dir() and not folder.name.startswith("writing-"):
+        if folder.is_dir() and not folder.name.startswith(UNFINISHED):
             findings += verify_release(folder)
     return findings
 

@@ -56,6 +56,11 @@ SHORT = 32
 """The longest word whose rows are remembered, in bytes: four machine words."""
 SLOTS = 1 << 14
 ARENA = 1 << 19
+WINDOW_BITS, WINDOW = 14, 8
+"""The rows of the n-grams that begin at one character are remembered too, by the bytes that they reach over: slots
+(as a power of two), and one more than the most rows."""
+PIECE = 2048
+"""Longer words are read in pieces, in bytes."""
 HELD = 4096
 """Rows that are gathered before they are added up."""
 
@@ -71,8 +76,9 @@ class Shape(NamedTuple):
     labels: int
     end_of_sentence: int
     grams: int
-    bucket: int
-    inverse: float
+    divisor: np.uint64
+    factor: np.uint64
+    shift: np.uint64
     minn: int
     maxn: int
     word_ngrams: int
@@ -102,6 +108,10 @@ class Scratch(NamedTuple):
     places: Array
     arena: Array
     letters: Array
+    characters: Array
+    packed_letters: Array
+    window_keys: Array
+    window_rows: Array
     ids: Array
     word_hashes: Array
     hidden: Array
@@ -181,7 +191,7 @@ def _tables(file: FastTextFile) -> tuple[Shape, Tables]:
         grams = SOME_ROWS if len(file.pruned) else NO_ROWS
     if file.maxn < 1 and file.word_ngrams < 2:
         grams = NO_ROWS
-    labels = len(file.label_counts)
+    labels, bucket = len(file.label_counts), max(file.bucket, 1)
     loss = {fasttext_file.HIERARCHICAL: TREE, fasttext_file.SOFTMAX: SHARES}.get(file.loss, SIGMOIDS)
     branches = _tree(file.label_counts) if loss == TREE else np.zeros((1, 2), np.int32)
     # The library's table, with its types: steps and exponential in float32, sum and quotient in float64.
@@ -197,8 +207,9 @@ def _tables(file: FastTextFile) -> tuple[Shape, Tables]:
         labels=labels,
         end_of_sentence=_end_of_sentence(file),
         grams=grams,
-        bucket=max(file.bucket, 1),
-        inverse=1.0 / max(file.bucket, 1),
+        divisor=np.uint64(bucket),
+        factor=np.uint64((1 << (31 + bucket.bit_length())) // bucket if bucket > 1 else 1 << 31),
+        shift=np.uint64(31 + bucket.bit_length() if bucket > 1 else 31),
         minn=file.minn,
         maxn=file.maxn,
         word_ngrams=file.word_ngrams,
@@ -253,8 +264,12 @@ def _scratch(shape: Shape, tables: Tables) -> Scratch:
         places=np.full(SLOTS, -1, np.int32),
         # The first place says where the next word goes.
         arena=np.ones(ARENA, np.int32),
-        letters=np.zeros(0, np.int8),
-        ids=np.zeros(HELD + (SHORT + 4) * (max(shape.maxn, 0) + 2), np.int32),
+        letters=np.zeros(PIECE + 2, np.int8),
+        characters=np.zeros(PIECE + 3, np.int32),
+        packed_letters=np.zeros(PIECE + 10, np.uint64),
+        window_keys=np.zeros((1 << WINDOW_BITS, 2), np.uint64),
+        window_rows=np.zeros((1 << WINDOW_BITS, WINDOW), np.int32),
+        ids=np.zeros(HELD + (SHORT + 4) * (max(shape.maxn, 0) + 2) + WINDOW, np.int32),
         word_hashes=np.zeros(1, np.int64),
         hidden=np.zeros(tables.rows.shape[1], np.float32),
         outputs=np.zeros(shape.labels, np.float32),
@@ -267,8 +282,6 @@ def _scratch(shape: Shape, tables: Tables) -> Scratch:
 
 def _fitted(scratch: Scratch, shape: Shape, longest: int, k: int) -> Scratch:
     """Make room for the longest text."""
-    if len(scratch.letters) < longest + 2:
-        scratch = scratch._replace(letters=np.zeros(longest + 2, np.int8))
     if shape.word_ngrams > 1 and len(scratch.word_hashes) < longest // 2 + 2:
         scratch = scratch._replace(word_hashes=np.zeros(longest // 2 + 2, np.int64))
     if len(scratch.heap) < k + 1:
@@ -329,14 +342,12 @@ def _find(data, begin, end, found, slots, hashes, entries, starts):
 @inner
 def _append(found, ids, held, shape, bits, before):
     """Append the row of an n-gram by its hash, if pruning left it; return how many are held."""
-    # The remainder of 32 bits without a division: the quotient in float64 is right or one off.
-    whole = np.int64(found & LOW)
-    bucket = whole - np.int64(np.float64(whole) * shape.inverse) * shape.bucket
-    if bucket < 0:
-        bucket += shape.bucket
-    elif bucket >= shape.bucket:
-        bucket -= shape.bucket
-    return _append_bucket(bucket, ids, held, shape, bits, before)
+    # The remainder of 32 bits without a division: this quotient is right or one too small.
+    value = found & LOW
+    rest = value - ((value * shape.factor) >> shape.shift) * shape.divisor
+    if rest >= shape.divisor:
+        rest -= shape.divisor
+    return _append_bucket(np.int64(rest), ids, held, shape, bits, before)
 
 
 @inner
@@ -438,45 +449,98 @@ def _is_label(data, begin, end):
 
 
 @inner
-def _word(data, begin, end, found, number, held, total, shape, rows, bits, before, letters, ids, hidden):
-    """Append the rows of a word to ``ids``; return how many are held, and how many were added up before those."""
-    if number >= 0:
-        ids[held] = number
-        held += 1
-    if shape.maxn < 1 or shape.grams == NO_ROWS:
-        return held, total
-    size = end - begin + 2
-    limit = len(ids) - shape.maxn - 2
-    letters[0] = 60
-    for place in range(end - begin):
-        letters[place + 1] = np.int8(data[begin + place])
-    letters[size - 1] = 62
-    for first in range(size):
-        # A byte that continues a character, as a signed one.
-        if letters[first] < -64:
-            continue
-        found = BASIS
-        place, n = first, 1
-        while place < size and n <= shape.maxn:
-            found = (found ^ np.uint64(np.int64(letters[place]))) * PRIME
-            place += 1
-            while place < size and letters[place] < -64:
-                found = (found ^ np.uint64(np.int64(letters[place]))) * PRIME
-                place += 1
-            if n >= shape.minn and not (n == 1 and (first == 0 or place == size)):
+def _letters(data, place, end, opens, letters, characters, packed):
+    """Lay out what fits of a word from ``place`` on, in angle brackets; return how many characters there are.
+
+    ``characters`` gets the place where each begins, and the end; ``packed`` the eight bytes from each place on.
+    """
+    size, count = np.int64(0), np.int64(0)
+    if opens:
+        letters[0], characters[0] = 60, 0
+        size, count = np.int64(1), np.int64(1)
+    for place in range(place, min(end, place + PIECE)):
+        byte = np.int8(data[place])
+        letters[size] = byte
+        # Signed bytes below -64 continue a character.
+        characters[count] = size
+        count += np.int64(byte >= -64)
+        size += 1
+    if place + 1 == end:
+        letters[size], characters[count] = 62, size
+        size, count = size + 1, count + 1
+    characters[count] = size
+    window = ZERO
+    for i in range(8):
+        packed[size + i] = window
+    for i in range(size - 1, -1, -1):
+        window = (window << np.uint64(8)) | np.uint64(np.uint8(letters[i]))
+        packed[i] = window
+    return count
+
+
+@inner
+def _word(
+    data, begin, end, held, total, shape, rows, bits, before, letters, characters, packed,
+    window_keys, window_rows, ids, hidden,
+):  # fmt: skip
+    """Append the rows of a word's n-grams; return how many are held, and how many were added up before those."""
+    limit = len(ids) - WINDOW - shape.maxn
+    least = max(shape.minn, 1)
+    span = shape.maxn - least + 1
+    place = begin
+    while True:
+        opens = place == begin
+        count = _letters(data, place, end, opens, letters, characters, packed)
+        closes = end - place <= PIECE
+        # A piece that does not close the word ends with a character that may be cut; its windows are whole.
+        starts = count - least + 1 if closes else count - shape.maxn
+        for first in range(starts):
+            if held >= limit:
+                _add(ids, held, rows, hidden)
+                total += held
+                held = np.int64(0)
+            at, last = np.int64(characters[first]), min(first + shape.maxn, count)
+            size = characters[last] - at
+            single = least == 1 and ((opens and first == 0) or (closes and first + shape.maxn >= count))
+            slot = np.int64(-1)
+            low, high = packed[at], ZERO
+            if size <= 16 and span < WINDOW and not single:
+                if size < 8:
+                    low &= (np.uint64(1) << np.uint64(8 * size)) - np.uint64(1)
+                elif size > 8:
+                    high = packed[at + 8]
+                    if size < 16:
+                        high &= (np.uint64(1) << np.uint64(8 * size - 64)) - np.uint64(1)
+                slot = np.int64((low * MIX_0 + high * MIX_1) >> np.uint64(64 - WINDOW_BITS))
+                if window_keys[slot, 0] == low and window_keys[slot, 1] == high:
+                    for i in range(span):
+                        ids[held + i] = window_rows[slot, 1 + i]
+                    held += np.int64(window_rows[slot, 0])
+                    continue
+            since = held
+            found = BASIS
+            for i in range(at, characters[first + least]):
+                found = (found ^ np.uint64(np.int64(letters[i]))) * PRIME
+            if not (least == 1 and ((opens and first == 0) or (closes and first == count - 1))):
                 held = _append(found, ids, held, shape, bits, before)
-            n += 1
-        if held >= limit:
-            _add(ids, held, rows, hidden)
-            total += held
-            held = np.int64(0)
-    return held, total
+            for n in range(first + least, last):
+                for i in range(characters[n], characters[n + 1]):
+                    found = (found ^ np.uint64(np.int64(letters[i]))) * PRIME
+                held = _append(found, ids, held, shape, bits, before)
+            if slot >= 0:
+                window_keys[slot, 0], window_keys[slot, 1] = low, high
+                window_rows[slot, 0] = held - since
+                for i in range(held - since):
+                    window_rows[slot, 1 + i] = ids[since + i]
+        if closes:
+            return held, total
+        place += np.int64(characters[starts]) - np.int64(opens)
 
 
 @inner
 def _hidden(
     data, begin, end, shape, rows, bits, before, slots, hashes, entries, starts,
-    keys, places, arena, letters, ids, word_hashes, hidden,
+    keys, places, arena, letters, characters, packed_letters, window_keys, window_rows, ids, word_hashes, hidden,
 ):  # fmt: skip
     """Leave the mean of a text's rows in ``hidden``; return whether it has any."""
     for j in range(len(hidden)):
@@ -529,9 +593,14 @@ def _hidden(
             continue
         since = held
         # The rows of a word of up to SHORT bytes always fit: nothing is added up on the way.
-        held, total = _word(
-            data, first, place, found, number, held, total, shape, rows, bits, before, letters, ids, hidden
-        )
+        if number >= 0:
+            ids[held] = number
+            held += 1
+        if shape.maxn > 0 and shape.grams != NO_ROWS:
+            held, total = _word(
+                data, first, place, held, total, shape, rows, bits, before, letters, characters, packed_letters,
+                window_keys, window_rows, ids, hidden,
+            )  # fmt: skip
         signed = np.int64(np.int32(np.uint32(found)))
         if shape.word_ngrams > 1:
             word_hashes[seen] = signed
@@ -563,7 +632,7 @@ def _hidden(
                 if j >= seen:
                     break
                 mixed = mixed * np.uint64(116049371) + np.uint64(word_hashes[j])
-                held = _append_bucket(np.int64(mixed % np.uint64(shape.bucket)), ids, held, shape, bits, before)
+                held = _append_bucket(np.int64(mixed % shape.divisor), ids, held, shape, bits, before)
                 if held >= HELD:
                     _add(ids, held, rows, hidden)
                     total += held
@@ -709,14 +778,14 @@ def _choose(k, threshold, shape, hidden, output, output_scale, sigmoid, outputs,
 def _predict(
     data, offsets, threshold, labels, scores, shape,
     rows, output, output_scale, branches, sigmoid, bits, before, slots, hashes, entries, starts,
-    keys, places, arena, letters, ids, word_hashes, hidden, outputs, heap, heap_labels, stack, stack_scores,
+    keys, places, arena, letters, characters, packed_letters, window_keys, window_rows, ids, word_hashes, hidden, outputs, heap, heap_labels, stack, stack_scores,
 ):  # fmt: skip
     k = labels.shape[1]
     for text in range(len(offsets) - 1):
         begin, end = offsets[text], offsets[text + 1]
         if _is_blank(data, begin, end) or not _hidden(
             data, begin, end, shape, rows, bits, before, slots, hashes, entries, starts,
-            keys, places, arena, letters, ids, word_hashes, hidden,
+            keys, places, arena, letters, characters, packed_letters, window_keys, window_rows, ids, word_hashes, hidden,
         ):  # fmt: skip
             continue
         if shape.loss == TREE:
@@ -725,9 +794,7 @@ def _predict(
                 heap, heap_labels, stack, stack_scores,
             )  # fmt: skip
         else:
-            size = _choose(
-                k, threshold, shape, hidden, output, output_scale, sigmoid, outputs, heap, heap_labels
-            )
+            size = _choose(k, threshold, shape, hidden, output, output_scale, sigmoid, outputs, heap, heap_labels)
         for last in range(size - 1, 0, -1):
             _pop(heap, heap_labels, last)
         for rank in range(size):

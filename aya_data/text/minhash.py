@@ -89,7 +89,9 @@ def signatures(pieces: Pieces, gram: Gram, salts: Hashes) -> Signatures:
     given = arguments(pieces, tables())
     room = scratch(pieces.longest())
     row = 0
-    while (row := _sign(*given, gram.words, gram.characters, salts, row, False, factors, terms, *out, *room)) < len(pieces):
+    while (row := _sign(*given, gram.words, gram.characters, salts, row, False, factors, terms, *out, *room)) < len(
+        pieces
+    ):
         alone = pieces_of([fold(pieces.text(row))])
         own = tuple(values[row : row + 1] for values in out)
         _sign(

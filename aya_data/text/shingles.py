@@ -190,7 +190,9 @@ def row_shingles(  # type: ignore[no-untyped-def]
                     point = (point & 0x1F) << 6 | (nb.int64(data[at + 1]) & 0x3F)
                     at += 2
                 elif point < 0xF0:
-                    point = (point & 0x0F) << 12 | (nb.int64(data[at + 1]) & 0x3F) << 6 | (nb.int64(data[at + 2]) & 0x3F)
+                    point = (
+                        (point & 0x0F) << 12 | (nb.int64(data[at + 1]) & 0x3F) << 6 | (nb.int64(data[at + 2]) & 0x3F)
+                    )
                     at += 3
                 else:
                     point = (
