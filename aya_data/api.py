@@ -53,11 +53,18 @@ def build(
     these changes the release. Raises SpecError, InputError, BuildError.
     """
     place = Workspace(Path(workspace) if workspace is not None else default_workspace())
+    if "?" in str(place.root):
+        raise InputError(
+            f"the path of the workspace, {place.root}, holds a '?', which the catalog's file cannot be opened with",
+            "Choose another folder with --workspace.",
+        )
     workers = max(1, workers or os.cpu_count() or 1)
     memory = memory or total_memory() // 2
     if memory < MINIMUM_MEMORY:
         raise InputError(f"--memory {memory >> 20} MiB is too little", f"Give at least {MINIMUM_MEMORY >> 20} MiB.")
     part_bytes = part_size or min(PART_BYTES, memory // workers // 16)
+    # Compiled kernels are kept in the workspace; a cache the user named is theirs to share.
+    os.environ.setdefault("NUMBA_CACHE_DIR", str(place.cache / "numba"))
     loaded = load_spec(spec, profile, sets)
     with place.hold(command_line()):
         log, _ = open_log(place.events, f"{loaded.name}-{profile}")
@@ -142,6 +149,8 @@ def gc(workspace: str | Path | None = None) -> tuple[int, int]:
     from aya_data.builders.repository import sweep
 
     place = Workspace(Path(workspace) if workspace is not None else default_workspace())
+    if not place.root.exists():
+        return 0, 0
     with place.hold(command_line()):
         keep = [key for noted in _notes(place) for keys in noted.get("stages", {}).values() for key in keys]
         durable.remove(place.temporary)

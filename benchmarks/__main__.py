@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from importlib import import_module
 
-NAMES = ("startup", "language_id", "build")
+NAMES = ("startup", "language_id", "language_id_kernel", "build")
 
 
 def main() -> None:

@@ -226,7 +226,10 @@ def _remote_files(pattern: str) -> dict[str, tuple[str, int, str | None]]:
             found[url] = (url, int(about.get("size") or 0), version)
     except FileNotFoundError:
         found = {}
-    except (OSError, ValueError, ImportError) as error:
+    except ImportError as error:
+        remedy = "Install what it names with pip: no URLs are read without it."
+        raise InputError(f"cannot read {pattern}: {error}", remedy) from error
+    except (OSError, ValueError) as error:
         raise InputError(f"cannot read {pattern}: {error}", "Check the URL, and your access to it.") from error
     if not found:
         raise InputError(f"no file matches {pattern!r}", "Check the URL.")
@@ -235,6 +238,8 @@ def _remote_files(pattern: str) -> dict[str, tuple[str, int, str | None]]:
 
 def _near(path: Path) -> str:
     """Suggest what may have been meant: the nearest name in the deepest folder that exists."""
+    if path.exists():
+        return "What is there is not a regular file."
     folder, name = path.parent, path.name
     while folder != folder.parent and not folder.is_dir():
         folder, name = folder.parent, folder.name

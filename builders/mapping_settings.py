@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from aya_data.core.errors import InputError
 from aya_data.core.row import ORIGINS
@@ -187,12 +187,17 @@ class MappingSettings(Settings):
             raise wrong("has kind prompt and maps an answer", "Remove one of them.")
         if columns.prompt is not None and not ends and self.kind != "prompt":
             raise wrong("maps no answer", "Map answer, or say 'kind: prompt'.")
-        if self.where is not None:
-            compiled("{% if " + self.where + " %}{% endif %}")
         return self
 
+    @field_validator("where")
+    @classmethod
+    def _check_where(cls, where: str | None) -> str | None:
+        if where is not None:
+            compiled("{% if " + where + " %}{% endif %}", "the expression")
+        return where
 
-def compiled(source: str) -> frozenset[str]:
+
+def compiled(source: str, called: str = "the template") -> frozenset[str]:
     """Compile a template and return its variables; its error becomes one of the settings."""
     from aya_data.text.template import template
 
@@ -200,4 +205,5 @@ def compiled(source: str) -> frozenset[str]:
         return template(source).variables
     except InputError as error:
         line = error.where.partition(", ")[2]
-        raise wrong(f"{error.what}{f' ({line})' if line else ''}", error.remedy) from None
+        what = error.what.replace("the template", called, 1)
+        raise wrong(f"{what}{f' ({line})' if line else ''}", error.remedy) from None

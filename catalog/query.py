@@ -14,6 +14,7 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -77,9 +78,7 @@ def query(
                 raise InputError(_REFUSED, "Give PIVOT its values with IN (…).")
             raise InputError(f"{kind} is refused: {_REFUSED}", _REMEDY)
         try:
-            cursor = con.execute(sql)
-            described = cursor.description or []
-            rows = cursor.fetchall() if limit is None else cursor.fetchmany(limit + 1)
+            described, rows = _patiently(con, sql, limit)
         except duckdb.Error as error:
             raise _explained(con, sql, error) from error
     complete = limit is None or len(rows) <= limit
@@ -89,6 +88,26 @@ def query(
         rows if complete else rows[:limit],
         complete,
     )
+
+
+def _patiently(
+    con: duckdb.DuckDBPyConnection, sql: str, limit: int | None
+) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:
+    """Run a query in a thread beside, so that Ctrl-C ends it: DuckDB does not always look for signals itself."""
+
+    def run() -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:
+        cursor = con.execute(sql)
+        return cursor.description or [], cursor.fetchall() if limit is None else cursor.fetchmany(limit + 1)
+
+    with ThreadPoolExecutor(1) as beside:
+        future = beside.submit(run)
+        try:
+            return future.result()
+        except KeyboardInterrupt:
+            while not future.done():  # An interrupt that comes before the query has begun is lost.
+                con.interrupt()
+                wait([future], timeout=0.1)
+            raise
 
 
 @contextlib.contextmanager

@@ -313,7 +313,7 @@ def _lines(row: Shown, width: int) -> Iterator[str]:
     if row.variety:
         head.append(f"{languages.name(row.variety)} ({row.variety})")
     shown = row.source if row.dataset in (None, "", row.source) else f"{row.source}, {row.dataset}"
-    head += [inline(shown), *([row.license] if row.license else [])]
+    head += [cut(inline(shown), 60), *([row.license] if row.license else [])]
     title = " · ".join(head)
     yield f"── {title} " + "─" * max(2, width - len(title) - 4)
     place = f" from {inline(row.file)}, record {row.row}" if row.file else ""

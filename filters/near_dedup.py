@@ -1,32 +1,36 @@
 """The ``near_dedup`` filter: of rows that say nearly the same, one is kept and the others are merged into it.
 
-Two rows are near duplicates when the Jaccard index of their **shingle sets** (:mod:`aya_data.text.shingles`: word n-grams
-where words are spaced, character n-grams in scripts without spaces, run by run in mixed text) is at least ``threshold``.
-Every row that goes was verified by that index, computed exactly and rounded to 1e-4, against a row that stays. Texts with
-fewer shingles than the n-gram (up to about nine words) only equal their own like, up to case, Unicode form and white space.
-``on`` says what is compared: the whole conversation (all turns, in order), its prompt (all turns but the assistant's)
-or its last answer; of a preference row the last answers of both sides. Rows of different kinds are never compared.
+Two rows are near duplicates when the Jaccard index of their **shingle sets** (:mod:`aya_data.text.shingles`: word
+n-grams where words are spaced, character n-grams in scripts without spaces, run by run in mixed text) is at least
+``threshold``. Every row that goes was verified by that index, computed exactly and rounded to 1e-4, against a row
+that stays. Texts with fewer shingles than the n-gram (of up to eight words, say) equal only their own like, up to
+case, Unicode form and white space.
 
-**Which one is kept**: rows are taken in the keeper order of ``exact_dedup`` (kept by an earlier wave; origin; licence;
-longer; lower row hash), and a row goes when it resembles one that was *kept* before it. Rows that went keep nothing out, so
-of a chain A ~ B ~ C with A and C unlike, A and C stay.
+``on`` says what is compared: the whole conversation (all turns, in order), its prompt (all turns but the
+assistant's) or its last answer; of a preference row both last answers. Rows of different kinds are never compared.
 
-**Groups**: translations of one record share no shingles and are not duplicates. ``at_most: k`` keeps the first k rows of each
-``group``, in the same order, after duplicates are gone.
+**Which one is kept**: rows are taken in the keeper order of ``exact_dedup`` (kept by an earlier wave; origin;
+licence; longer; lower row hash), and a row goes when it resembles one that was *kept* before it. Rows that went
+keep nothing out: of a chain A ~ B ~ C with A and C unlike, A and C stay.
 
-=====================  =======  ============================  ============================================
+**Groups**: translations of one record share no shingles and are not duplicates. ``at_most: k`` keeps the first k
+rows of each ``group``, in the same order, after duplicates are gone.
+
+=====================  =======  ============================  ==============================================
 rule                   outcome  value                         evidence
-=====================  =======  ============================  ============================================
+=====================  =======  ============================  ==============================================
 ``near_duplicate``     merged   Jaccard index                 ``J=0.9130 with source/dataset`` of the kept row
 ``large_group``        merged   place in its group, from 1    how many rows the group has
-=====================  =======  ============================  ============================================
+=====================  =======  ============================  ==============================================
 
 **Links**: kept rows that resemble each other to ``leakage_threshold`` are linked for splits; they are not removed.
 
-How pairs are found: the measure is a MinHash signature of 80 minima per row, cached per part and good for any threshold;
-bands of it find candidates (:func:`aya_data.text.minhash.banding`: at most 0.4 % of pairs that are just at the
-threshold are missed, far fewer above it, for links some 25 %); shingle sets are then made for rows with a likely
-partner only. Cost on one core: 5 microseconds per row of 600 characters to measure; deciding holds 190 bytes per row and 8 per
+How pairs are found: the measure is a MinHash signature of 80 minima per row, cached per part and good for any
+threshold; bands of it find candidates (:func:`aya_data.text.minhash.banding`: at most 0.4 % of the pairs that are
+just at the threshold are missed, far fewer above it; of links at 0.6 some 25 %, most of which others join). Shingle
+sets are then made for rows with a likely partner only.
+
+Cost on one core: 5 microseconds per row of 600 characters to measure. Deciding holds 190 bytes per row, and 8 per
 distinct shingle of rows with a likely partner, beyond 1 GiB in a file of the temporary folder.
 """
 
@@ -77,7 +81,8 @@ class NearDedup(ExchangeFilter):
     outcome = "merged"
     libraries = ("numba", "numpy")
     columns = (
-        "row_key", "row_hash", "group", "source", "dataset", "origin", "license", "terms", "prompt_chars", "answer_chars",
+        "row_key", "row_hash", "group", "source", "dataset", "origin", "license", "terms", "prompt_chars",
+        "answer_chars",
     )  # fmt: skip
     measure_columns = TEXTS
 
@@ -160,13 +165,12 @@ class NearDedup(ExchangeFilter):
         from aya_data.text.matching import match, near_others
         from aya_data.text.minhash import banding, least_agreeing
 
-        measured = _gather(exchange.pieces)
+        measured, minima = _gather(exchange.pieces)
         own, first = _same(measured.sequence, measured.count)
         given = self.settings
         bands = banding(given.threshold)
-        minima = _compacted(measured.minima, first)
+        minima = _compacted(minima, first)
         marked = np.flatnonzero(near_others(minima, bands, least_agreeing(given.leakage_threshold), threads))
-        minima = minima[marked]
         chosen = first[marked]  # one row of each text with a likely partner
         texts = np.bincount(own[own >= 0], minlength=len(first))
         texts[marked] += 1
@@ -179,50 +183,47 @@ class NearDedup(ExchangeFilter):
         by_rank = np.empty(len(involved), np.int64)
         by_rank[rank] = involved
         order = np.argsort(best[marked], kind="stable")
+        texts_in_order = marked[order]
+        minima = minima[texts_in_order]
         with tempfile.TemporaryFile(dir=_temporary(exchange.connection)) as file:
             sets, starts, sizes = self._sets(exchange.pieces, measured, chosen, file, threads)
             matches = match(
-                minima[order], sets, starts[order], sizes[order], settled[best[marked[order]]], bands,
+                minima, sets, starts[order], sizes[order], settled[best[texts_in_order]], bands,
                 given.threshold, given.leakage_threshold, threads,
             )  # fmt: skip
             del sets
-        texts_in_order = marked[order]
         keeper, jaccard = _fates(matches, texts_in_order, best, len(first))
         linked = by_rank[best[texts_in_order[matches.links]]]
-        exchange.links.append(
-            pa.table({"one": measured.places[linked[:, 0]], "other": measured.places[linked[:, 1]]})
-        )
+        exchange.links.append(pa.table({"one": measured.places[linked[:, 0]], "other": measured.places[linked[:, 1]]}))
         goes = (keeper[own[involved]] != rank) & ~settled[rank]
         gone = involved[goes]
-        return _losers(
-            measured.places[gone], measured.places[by_rank[keeper[own[gone]]]], jaccard[own[gone]]
-        )
+        return _losers(measured.places[gone], measured.places[by_rank[keeper[own[gone]]]], jaccard[own[gone]])
 
     def _sets(
         self, pieces: Sequence[Piece], measured: _Measured, chosen: Longs, file: Any, threads: int
     ) -> tuple[Hashes, Longs, Longs]:
-        """Return the shingle sets of some rows, and where the set of each starts and its size."""
+        """Return the shingle sets of some rows (ascending), and where the set of each starts and its size."""
         from aya_data.text.shingles import Gram, shingle_sets
 
         gram = Gram(self.settings.words, self.settings.characters)
-        ascending = np.argsort(chosen, kind="stable")
-        rows = chosen[ascending]
-        room = np.concatenate([[0], np.cumsum(measured.count[rows], dtype=np.int64)])
+        room = np.concatenate([[0], np.cumsum(measured.count[chosen], dtype=np.int64)])
         total = max(1, int(room[-1]))
-        sets: Hashes = np.empty(total, np.uint64) if total * 8 <= HELD else np.memmap(file, np.uint64, "w+", shape=total)
+        sets: Hashes = (
+            np.empty(total, np.uint64) if total * 8 <= HELD else np.memmap(file, np.uint64, "w+", shape=total)
+        )
         starts = np.zeros(len(chosen), np.int64)
         sizes = np.zeros(len(chosen), np.int64)
-        bounds = np.searchsorted(rows, measured.bounds)
+        bounds = np.searchsorted(chosen, measured.bounds)
 
         def fill(number: int) -> None:
             begin, end = int(bounds[number]), int(bounds[number + 1])
             if begin == end:
                 return
-            table = pieces[number].rows(TEXTS, rows[begin:end] - measured.bounds[number])
+            table = pieces[number].rows(TEXTS, chosen[begin:end] - measured.bounds[number])
             found, ends = shingle_sets(texts_of(table, self.settings.on), gram, _salts(table))
             sets[room[begin] : room[begin] + len(found)] = found
-            starts[ascending[begin:end]] = room[begin] + ends[:-1]
-            sizes[ascending[begin:end]] = np.diff(ends)
+            starts[begin:end] = room[begin] + ends[:-1]
+            sizes[begin:end] = np.diff(ends)
 
         with ThreadPoolExecutor(threads) as pool:
             list(pool.map(fill, range(len(pieces))))
@@ -231,10 +232,9 @@ class NearDedup(ExchangeFilter):
 
 @dataclass(frozen=True, slots=True)
 class _Measured:
-    """The measures of all candidates; piece i has rows ``bounds[i]`` to ``bounds[i + 1]``."""
+    """The measures of all candidates but their signatures; piece i has rows ``bounds[i]`` to ``bounds[i + 1]``."""
 
     places: Longs
-    minima: npt.NDArray[np.uint16]
     sequence: Hashes
     count: npt.NDArray[np.int32]
     bounds: Longs
@@ -284,27 +284,27 @@ def _salts(rows: pa.Table) -> Hashes:
     return salts
 
 
-def _gather(pieces: Sequence[Piece]) -> _Measured:
-    """Read the measures of all pieces, 180 bytes per row."""
+def _gather(pieces: Sequence[Piece]) -> tuple[_Measured, npt.NDArray[np.uint16]]:
+    """Read the measures of all pieces, 180 bytes per row; return the signatures apart, to be let go first."""
     from aya_data.text.minhash import PERMUTATIONS
 
     places = [piece.places() for piece in pieces]
     bounds = np.cumsum([0, *map(len, places)])
     found = _Measured(
         np.concatenate(places),
-        np.empty((bounds[-1], PERMUTATIONS), np.uint16),
         np.empty(bounds[-1], np.uint64),
         np.empty(bounds[-1], np.int32),
         bounds,
     )
+    gathered = np.empty((bounds[-1], PERMUTATIONS), np.uint16)
     for begin, end, piece in zip(bounds[:-1], bounds[1:], pieces, strict=True):
         table = piece.measures()
         minima = table["minima"].combine_chunks()
         held = np.frombuffer(minima.buffers()[1], np.uint16).reshape(-1, PERMUTATIONS)
-        found.minima[begin:end] = held[minima.offset : minima.offset + len(minima)]
+        gathered[begin:end] = held[minima.offset : minima.offset + len(minima)]
         found.sequence[begin:end] = table["sequence"].to_numpy()
         found.count[begin:end] = table["count"].to_numpy()
-    return found
+    return found, gathered
 
 
 def _same(sequence: Hashes, count: npt.NDArray[np.int32]) -> tuple[Longs, Longs]:

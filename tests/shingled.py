@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from itertools import groupby
 
+import numpy as np
+
 from aya_data.text.folding import IGNORED, MARK, SEPARATOR, WHITE, WORD, fold, kind_of
 
 __all__ = ["jaccard", "shingles"]
@@ -12,7 +14,7 @@ Shingle = tuple[int, str, tuple[str, ...]]
 
 
 def shingles(text: str, words: int = 5, characters: int = 5) -> frozenset[Shingle]:
-    """Return the shingles of a text: (kind, gram or short or whole, tokens)."""
+    """Return the shingles of a text: (1 of words, 2 of characters; gram, short or whole; tokens)."""
     folded = fold(text)
     tokens: list[tuple[int, str]] = []
     word = ""
@@ -38,9 +40,11 @@ def shingles(text: str, words: int = 5, characters: int = 5) -> frozenset[Shingl
     for kind, members in groupby(tokens, key=lambda token: token[0]):
         run = tuple(token for _, token in members)
         n = words if kind == WORD else characters
+        # A mark may stand in runs of several scripts: a shingle does not say of which.
+        of = min(kind, WORD + 1)
         if len(run) < n:
-            found.append((kind, "short", run))
-        found += [(kind, "gram", run[i : i + n]) for i in range(len(run) - n + 1)]
+            found.append((of, "short", run))
+        found += [(of, "gram", run[i : i + n]) for i in range(len(run) - n + 1)]
     if len(found) < max(words, characters):
         whole = " ".join(folded.split())
         return frozenset([(0, "whole", (whole,))] if whole else [])
@@ -49,4 +53,4 @@ def shingles(text: str, words: int = 5, characters: int = 5) -> frozenset[Shingl
 
 def jaccard(one: frozenset[Shingle], two: frozenset[Shingle]) -> float:
     """Return the Jaccard index, rounded as it is judged."""
-    return round(len(one & two) / len(one | two), 4) if one | two else 0.0
+    return float(np.round(len(one & two) / len(one | two), 4)) if one | two else 0.0

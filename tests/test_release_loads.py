@@ -16,7 +16,7 @@ from aya_data.core.store import Workspace
 from aya_data.engine.shape import FORBIDDEN
 from tests.released import latest, shared_workspace
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
 datasets = pytest.importorskip("datasets")
 
 

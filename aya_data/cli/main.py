@@ -6,6 +6,7 @@ Everything but typer is imported inside the command that needs it, so that ``--h
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,6 +24,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+STOPPED = "aya-data: stopped. What was finished is kept; the same command resumes."
 
 Spec = Annotated[Path, typer.Argument(metavar="SPEC", help="The spec, a YAML file.", show_default=False)]
 Profile = Annotated[
@@ -199,7 +202,7 @@ def show(
     rule: Annotated[
         str | None, typer.Option("--rule", "-r", help="Only rows that this rule dropped.", show_default=False)
     ] = None,
-    n: Annotated[int, typer.Option("-n", min=1, max=1000, help="How many rows.")] = 5,
+    n: Annotated[int, typer.Option("-n", min=1, max=1000, help="How many kept rows, and how many others.")] = 5,
     profile: Profile = "sample",
     workspace: WorkspaceOption = None,
     json: Json = False,
@@ -212,7 +215,7 @@ def show(
     if json:
         _print_json([row.as_dict() for row in rows])
     else:
-        typer.echo(render(rows))
+        typer.echo(render(rows, _width()))
 
 
 @app.command()
@@ -234,9 +237,15 @@ def verify(
     json: Json = False,
 ) -> None:
     """Check every file against its recorded digest, and the ledger against its law."""
+    from aya_data.core.errors import InputError, NotFound
     from aya_data.publish.verify import verify_release, verify_workspace
 
-    findings = verify_release(release) if release else verify_workspace(_workspace(workspace))
+    place = _workspace(workspace)
+    if release is None and not place.root.is_dir():
+        raise NotFound("workspace", str(place.root), remedy="Name its folder with --workspace.")
+    if release is not None and (release / "releases").is_dir() and not (release / "manifest.json").exists():
+        raise InputError(f"{release} is a workspace, not a release", f"Write: aya-data verify --workspace {release}")
+    findings = verify_release(release) if release else verify_workspace(place)
     if json:
         _print_json([finding.as_dict() for finding in findings])
     else:
@@ -333,6 +342,13 @@ def _size(text: str | None, option: str) -> int | None:
     return value
 
 
+def _width() -> int:
+    """Cells of a line: the terminal's, at most 100, so that lines of prose stay readable."""
+    import shutil
+
+    return min(100, shutil.get_terminal_size((100, 24)).columns) if sys.stdout.isatty() else 100
+
+
 def _print_json(value: Any) -> None:
     import json
 
@@ -341,16 +357,51 @@ def _print_json(value: Any) -> None:
 
 def main() -> None:
     """Run the command line and exit."""
+    import errno
+
     from aya_data.core.errors import AyaDataError
 
+    _open_streams()
     try:
-        app()
+        try:
+            _check_arguments(sys.argv[1:])
+            app()
+        finally:
+            sys.stdout.flush()
     except AyaDataError as error:
         typer.echo(f"aya-data: {error}" if not hasattr(error, "problems") else str(error), err=True)
         sys.exit(error.exit_code)
+    except SystemExit as end:
+        if end.code == 130:  # typer makes this of Ctrl-C, and says nothing.
+            typer.echo(STOPPED, err=True)
+        raise
     except KeyboardInterrupt:
-        typer.echo("aya-data: stopped. What was finished is kept; the same command resumes.", err=True)
+        typer.echo(STOPPED, err=True)
         sys.exit(130)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(1)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        # The workspace's own writes raise WorkspaceUnusable: what is full is where stdout leads.
+        typer.echo("aya-data: what was to be printed could not be written: no space is left there.", err=True)
+        os._exit(1)  # Python would try to write the rest once more.
+
+
+def _open_streams() -> None:
+    """Give a closed stdout or stderr the null device; else the next file that is opened takes its number."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8"))
+
+
+def _check_arguments(arguments: list[str]) -> None:
+    """Refuse what is not text: it would fail later, where a name is stored."""
+    from aya_data.core.errors import InputError
+
+    for argument in arguments:
+        if not argument.isascii() and any("\ud800" <= char <= "\udfff" for char in argument):
+            raise InputError(
+                f"the argument {argument!r} is not UTF-8", "Use names in UTF-8, and a locale such as LC_ALL=C.UTF-8."
+            )

@@ -56,25 +56,43 @@ def print_funnel(done: Build, spec: Path, profile: str, workspace: Path | None) 
     counts = {stage.name: stage.counts for stage in done.stages}
     console = _console()
     console.print(_sources(manifest, counts))
-    console.print(_languages(manifest))
+    if manifest["languages"]:
+        console.print(_languages(manifest))
     path = _short(done.result.path)
     console.print(
         f"Release [bold]{done.result.name}@{done.result.version}[/]: {done.result.rows:,} rows in {done.seconds:.1f} s"
     )
     console.print(Text(f"  {path}"))
-    if profile == "sample":
+    if any(source["pins"].get("revision") == "bundled" for source in manifest["sources"]):
         console.print("  Profile sample: bundled data. The real thing: --profile hub", markup=False)
+    if not done.result.rows:
+        console.print(Text(f"  The release is empty. {_takers(manifest)}", style="bold"))
     console.print()
     console.print("Next:")
-    largest, folder = _largest(manifest)
     where = "" if workspace is None else f" --workspace {shlex.quote(str(workspace))}"
     named = "" if profile == "sample" else f" --profile {profile}"
-    for line in (
+    lines = [
         f"aya-data show {shlex.quote(str(spec))}{named}{where} -n 3",
         f'aya-data sql{where} "SELECT stage, rule, count(*) n FROM ledger WHERE latest GROUP BY ALL ORDER BY n DESC"',
-        f"python -c \"import polars; print(polars.read_parquet('{path}/{folder}/{largest}/*.parquet'))\"",
-    ):
+    ]
+    if done.result.rows:
+        largest, folder = _largest(manifest)
+        read = f"import polars; print(polars.read_parquet({f'{path}/{folder}/{largest}/*.parquet'!r}))"
+        simple = not set(str(path)) & set("\"'$`\\!")
+        lines.append(f"python -c {f'{chr(34)}{read}{chr(34)}' if simple else shlex.quote(read)}")
+    for line in lines:
         console.print(Text(f"  {line}"))
+
+
+def _takers(manifest: Mapping[str, Any]) -> str:
+    """Say which rules took the rows of an empty release, most first."""
+    took: dict[str, int] = {}
+    for entry in manifest["rules"]:
+        took[entry["rule"]] = took.get(entry["rule"], 0) + entry["rows"]
+    most = sorted(took.items(), key=lambda item: (-item[1], item[0]))[:4]
+    if not most:
+        return "No source has rows."
+    return f"What took the rows: {', '.join(f'{rule} {rows:,}' for rule, rows in most)}."
 
 
 def _short(path: Path) -> Path:

@@ -256,6 +256,8 @@ class SpecCheck:
 
     def _reference(self, target: str, reference: SourceReference, path: PathKey) -> bool:
         declared = self.data.get("sources") or {}
+        if not isinstance(declared, dict):
+            return False
         if target not in declared:
             error = NotFound("source", target, declared)
             self._wrong(path, f"{dotted(path)}: {error.what}", error.remedy)

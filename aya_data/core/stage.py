@@ -2,8 +2,8 @@
 
 A *builder* makes rows. Its input comes in independent :class:`Unit` pieces, each read by one task.
 A *filter* judges rows. It never edits them: it says which to drop or merge, and may tag and score.
-A :class:`RowFilter` looks at one row at a time, an :class:`ExchangeFilter` compares rows of all parts; either may have an
-expensive *measure* of single rows, cached per part.
+A :class:`RowFilter` looks at one row at a time, an :class:`ExchangeFilter` compares rows of all parts; either
+may have an expensive *measure* of single rows, cached per part.
 
 Plugins know this module and the layers below it, never the engine.
 """
@@ -223,9 +223,9 @@ class Exchange:
     """All rows at once, for a filter that compares them.
 
     ``connection`` has a view ``candidates`` (``place`` bigint, unique; ``settled`` boolean: true for rows
-    of earlier waves that are already kept; then the filter's ``columns``). ``pieces`` are the same rows part by part, for
-    what no database does: their measures, and their texts in bounded amounts. A filter may add tables
-    of ``one, other`` (places) to ``links``: rows that belong on one side of a split.
+    of earlier waves that are already kept; then the filter's ``columns``). ``pieces`` are the same rows part by
+    part, for what no database does: their measures, and their texts in bounded amounts. A filter may add
+    tables of ``one, other`` (places) to ``links``: rows that belong on one side of a split.
     """
 
     connection: duckdb.DuckDBPyConnection

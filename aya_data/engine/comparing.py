@@ -72,7 +72,7 @@ def compare(
                 f"FROM read_parquet([{listed}], filename=true, file_row_number=true) r "
                 "JOIN row_files f ON r.filename = f.file) r USING (place)"
             )
-        measured = measures or [None] * len(files)
+        measured: Sequence[Part | None] = measures or [None] * len(files)
         pieces = [
             _Piece(store, ordinal, *parts) for ordinal, parts in enumerate(zip(files, rows, measured, strict=True))
         ]

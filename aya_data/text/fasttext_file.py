@@ -17,6 +17,7 @@ import mmap
 import struct
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -107,7 +108,7 @@ class _Reader:
         self.at += form.size
         return found
 
-    def array(self, dtype: str, count: int) -> npt.NDArray[np.generic]:
+    def array(self, dtype: str, count: int) -> Any:
         kind = np.dtype(dtype)
         if count < 0 or self.at + count * kind.itemsize > len(self.data):
             raise struct.error
@@ -143,7 +144,7 @@ def _read(reader: _Reader) -> FastTextFile:
     uses = (maxn > 0 and version > 11) or word_ngrams > 1
     if len(rows) < words + (grams if uses else 0) or len(output) != labels or (uses and bucket < 1):
         raise UnknownModel("its matrices do not fit its dictionary")
-    if pruned is not None and len(pruned) and not (0 <= pruned.min() and pruned[:, 0].max() < bucket):
+    if pruned is not None and len(pruned) and (pruned.min() < 0 or pruned[:, 0].max() >= bucket):
         raise UnknownModel("its pruned n-grams do not fit its buckets")
     return FastTextFile(
         dim=dim,
@@ -196,7 +197,7 @@ def _matrix(reader: _Reader, quantized: bool, dim: int, *, scaled: bool) -> tupl
         if columns != dim:
             raise UnknownModel("its matrices do not fit its dimension")
         rows = reader.array("<f4", count * columns).reshape(count, columns)
-        return rows, np.ones(count, np.float32)  # type: ignore[return-value]
+        return rows, np.ones(count, np.float32)
     qnorm, count, columns, size = reader.values("?2qi")
     if columns != dim:
         raise UnknownModel("its matrices do not fit its dimension")
@@ -219,9 +220,9 @@ def _matrix(reader: _Reader, quantized: bool, dim: int, *, scaled: bool) -> tupl
         rows[:, begin : begin + own] = table[picked[:, block]]
     if scaled:
         # The library multiplies each value before it adds it up: the same product, the same rounding.
-        rows *= scale[:, None]
+        with np.errstate(invalid="ignore", over="ignore"):
+            rows *= scale[:, None]
         scale = np.ones(count, np.float32)
-    rows.flags.writeable = False
     return rows, scale
 
 
@@ -230,4 +231,4 @@ def _quantizer(reader: _Reader, dim: int) -> tuple[Floats, int, int]:
     own, blocks, width, last = reader.values("4i")
     if own != dim or width < 1 or blocks != -(-dim // width):
         raise UnknownModel("its quantizer does not fit its dimension")
-    return reader.array("<f4", dim * CENTROIDS), width, last  # type: ignore[return-value]
+    return reader.array("<f4", dim * CENTROIDS), width, last

@@ -15,6 +15,7 @@ Cost: the tables take 0.1 s once per process, and 1.5 MB.
 from __future__ import annotations
 
 import unicodedata
+from bisect import bisect_right
 from dataclasses import dataclass
 from functools import cache
 
@@ -43,10 +44,14 @@ UNSPACED: tuple[tuple[tuple[int, int], ...], ...] = (
     ((0x17000, 0x18DFF), (0x1B170, 0x1B2FF)),
 )  # fmt: skip
 """Blocks of scripts without spaces between words, first and last code point: Han, kana and bopomofo; Thai; Lao;
-Tibetan; Burmese; Khmer; Tai Le, New Tai Lue, Tai Tham and Tai Viet; Balinese and Javanese; Yi; Tangut, Khitan and Nüshu."""
+Tibetan; Burmese; Khmer; Tai Le, New Tai Lue, Tai Tham and Tai Viet; Balinese and Javanese; Yi; Tangut, Khitan and
+Nüshu."""
+
+BLOCKS = sorted((*block, number) for number, blocks in enumerate(UNSPACED, FIRST_UNSPACED) for block in blocks)
+STARTS = [first for first, _, _ in BLOCKS]
 
 LIMIT = 0x20000
-"""Code points from here on are not in the tables: Han, but for the few of :data:`COMPATIBLE`, and no others that matter."""
+"""Code points from here on are not in the tables: Han, :data:`COMPATIBLE` ones apart, and no others that matter."""
 COMPATIBLE = (0x2F800, 0x2FA1F)
 LONGEST = 4
 """Characters that fold to more are left to :func:`fold`: a phrase as one Arabic sign, mostly."""
@@ -64,8 +69,9 @@ class Tables:
 
     ``folded`` int32: the folded character; -1 where a text must go through :func:`fold`; -2 - i for row i of
     ``longer`` (int32[rows, 5]: how many characters, and they). ``kind`` uint8, of folded characters. ``order`` uint8:
-    the canonical combining class at the end of its NFKC form. ``base`` int32: the last one of class 0 in it. ``second`` bool: whether it may
-    compose with what stands before; ``pairs`` uint64, sorted: base << 32 | second, that do (hangul jamo are left out).
+    the canonical combining class at the end of its NFKC form. ``base`` int32: the last character of class 0 in it.
+    ``second`` bool: whether it may compose with what stands before; ``pairs`` uint64, sorted: base << 32 | second,
+    of those that do (hangul jamo are left out).
     """
 
     folded: npt.NDArray[np.int32]
@@ -91,9 +97,9 @@ def kind_of(character: str) -> int:
     if category == "Cf" or point in SELECTORS or 0xE0100 <= point <= 0xE01EF:
         return IGNORED
     if category[0] in "LM" or category == "Nl":
-        for number, blocks in enumerate(UNSPACED, FIRST_UNSPACED):
-            if any(first <= point <= last for first, last in blocks):
-                return number
+        place = bisect_right(STARTS, point) - 1
+        if place >= 0 and point <= BLOCKS[place][1]:
+            return BLOCKS[place][2]
     return {"L": WORD, "N": WORD, "M": MARK}.get(category[0], SEPARATOR)
 
 

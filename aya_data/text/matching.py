@@ -1,17 +1,18 @@
 """Matching: of texts in an order of preference, which resemble one that is kept.
 
-Texts are taken best first. One goes when it resembles a text that is *kept* to at least the threshold; a text that went
-keeps nothing out, so chains A ~ B ~ C do not collapse into A. Candidates are the kept texts of a shared band
-(:mod:`~aya_data.text.minhash`) whose whole signatures agree enough; the exact Jaccard index of the two shingle sets decides.
-Of several kept texts it goes against the best.
+Texts are taken best first. One goes when it resembles a text that is *kept* to at least the threshold; a text that
+went keeps nothing out, so chains A ~ B ~ C do not collapse into A. Candidates are the kept texts of a shared band
+(:mod:`~aya_data.text.minhash`) whose whole signatures agree enough; the exact Jaccard index of the two shingle
+sets decides. Of several kept texts it goes against the best.
 
-**Large bands.** Templates with other words filled in may put a hundred thousand texts into one band, none of which
-resembles another enough to go. Each text looks at no more than :data:`LOOKED_AT` kept ones, those of its smallest bands first:
-two texts that resemble each other more than the template makes them share bands that few others have. So the cost is linear in the
-number of texts whatever they are. Nothing is removed unverified; a pair may be missed only in such heaps.
+**Heaps.** Templates with other words filled in may put a hundred thousand texts into one band, none of which
+resembles another enough to go. Each text looks at no more than :data:`LOOKED_AT` kept ones, those of its smallest
+bands first, and compares sets with the :data:`COMPARED` that agree most: two texts that are more alike than the
+template makes them share bands that few others have. So the cost is linear in the number of texts, whatever they
+are. Nothing goes unverified; a pair may be missed only in such heaps.
 
-Cost: a look takes some 10 ns, a comparison 1 ns per shingle; memory is the sets (8 bytes per distinct shingle) of texts that
-share a band with one of like signature, and 24 bytes per text and band.
+Cost: a look takes some 10 ns, a comparison 1 ns per shingle; memory is the sets (8 bytes per distinct shingle) of
+texts that share a band with one of like signature, and 24 bytes per text and band.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ __all__ = ["LOOKED_AT", "Matches", "jaccard", "match", "near_others"]
 
 LOOKED_AT = 4096
 """Kept texts whose signatures one text is compared with, at most."""
+COMPARED = 128
+"""Kept texts whose sets one text is compared with, at most: those whose signatures agree most."""
 HEAP = 64
 """Texts of one band beyond which all are taken to have a partner."""
 
@@ -41,9 +44,9 @@ Minima = npt.NDArray[np.uint16]
 
 @dataclass(frozen=True, slots=True)
 class Matches:
-    """Of n texts, best first: ``partner`` int64, the kept text that it resembles and goes for (-1: it is kept), and
-    ``resemblance`` float64, their Jaccard index. ``links`` int64[m, 2]: kept texts that resemble each other to the looser
-    threshold, as many as join what belongs together (a forest: fewer than n)."""
+    """Of n texts, best first: ``partner`` int64, the kept text that each goes for (-1: it is kept), and ``resemblance``
+    float64, their Jaccard index. ``links`` int64[m, 2]: kept texts that resemble each other to the looser threshold,
+    as many as join what belongs together (a forest: fewer than n)."""
 
     partner: Longs
     resemblance: npt.NDArray[np.float64]
@@ -81,7 +84,7 @@ def match(
     ``settled`` texts stay whatever they resemble. ``looser`` is the threshold of links, at most ``threshold``.
     """
     count = len(minima)
-    buckets = np.zeros((count, banding.bands), np.int64)
+    buckets = np.zeros((count, banding.bands), np.int32 if count * banding.bands < 1 << 31 else np.int64)
     counts: list[Longs] = [np.zeros(0, np.int64)] * banding.bands
 
     def place(band: int) -> None:
@@ -91,14 +94,14 @@ def match(
 
     _each(place, range(banding.bands), threads)
     first = np.cumsum([0, *map(len, counts)])
-    buckets += first[:-1]
+    buckets += first[:-1].astype(buckets.dtype)
     begins = np.concatenate([[0], np.cumsum(np.concatenate(counts))]).astype(np.int64)
     partner = np.full(count, -1, np.int64)
     resemblance = np.zeros(count, np.float64)
     links = np.zeros((max(count, 1), 2), np.int64)
     made = _match(
         minima, sets, starts, sizes, settled, buckets, begins, least_agreeing(looser), banding.agreeing,
-        threshold, looser, LOOKED_AT, partner, resemblance, links,
+        threshold, looser, LOOKED_AT, COMPARED, partner, resemblance, links,
     )  # fmt: skip
     return Matches(partner, resemblance, links[:made])
 
@@ -120,9 +123,9 @@ def _each(work: Callable[[int], None], numbers: Sequence[int], threads: int) -> 
 
 
 def _bands(minima: Minima, banding: Banding, band: int) -> tuple[Longs, Longs]:
-    """Return the texts by key of one band, those of one key ascending, and the bounds of each key."""
+    """Return the texts by key of one band, and the bounds of each key."""
     keys = band_keys(minima, banding, band)
-    order = np.argsort(keys, kind="stable").astype(np.int64)
+    order = np.argsort(keys).astype(np.int64, copy=False)
     keys = keys[order]
     starts = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]])) if len(keys) else np.zeros(0, np.int64)
     return order, np.append(starts, len(keys)).astype(np.int64)
@@ -184,9 +187,56 @@ def _root(roots, one):  # type: ignore[no-untyped-def]
 
 
 @kernel
+def _likeliest(candidates, found, compared):  # type: ignore[no-untyped-def]
+    """Sort candidates (text * 128 + agreeing places) by text, and leave those that agree most; return how many.
+
+    Of those that agree in as many places as the last one that is left, the best texts are.
+    """
+    level = 0
+    equal = found
+    if found > compared:
+        counts = np.zeros(128, np.int64)
+        for place in range(found):
+            counts[candidates[place] & 127] += 1
+        level = 127
+        equal = compared
+        while counts[level] < equal:
+            equal -= counts[level]
+            level -= 1
+        likely = 0
+        for place in range(found):
+            if candidates[place] & 127 >= level:
+                candidates[likely] = candidates[place]
+                likely += 1
+        found = likely
+    candidates[:found].sort()
+    left = 0
+    for place in range(found):
+        if candidates[place] & 127 == level:
+            if equal == 0:
+                continue
+            equal -= 1
+        candidates[left] = candidates[place]
+        left += 1
+    return left
+
+
+@kernel
+def _by_size(filled, begins, mine, order):  # type: ignore[no-untyped-def]
+    """Order the bands of one text by how many kept texts their buckets hold, fewest first, equals as they come."""
+    for band in range(len(mine)):
+        held = filled[mine[band]] - begins[mine[band]]
+        place = band
+        while place > 0 and filled[mine[order[place - 1]]] - begins[mine[order[place - 1]]] > held:
+            order[place] = order[place - 1]
+            place -= 1
+        order[place] = band
+
+
+@kernel
 def _match(  # type: ignore[no-untyped-def]
-    minima, sets, starts, sizes, settled, buckets, begins, agreeing_looser, agreeing, threshold, looser, looked_at,
-    partner, resemblance, links,
+    minima, sets, starts, sizes, settled, buckets, begins, agreeing_looser, agreeing, threshold, looser,
+    looked_at, compared, partner, resemblance, links,
 ):  # fmt: skip
     """Fill ``partner``, ``resemblance`` and ``links``; return how many links."""
     count, bands = buckets.shape
@@ -194,16 +244,13 @@ def _match(  # type: ignore[no-untyped-def]
     kept = np.empty(begins[-1], np.int32)
     seen = np.full(count, -1, np.int32)
     candidates = np.empty(looked_at, np.int64)
-    agreed = np.empty(looked_at, np.int32)
+    order = np.empty(bands, np.int64)
     roots = np.arange(count)
     made = 0
     for text in range(count):
         size = sizes[text]
         mine = sets[starts[text] : starts[text] + size]
-        held = np.empty(bands, np.int64)
-        for band in range(bands):
-            held[band] = filled[buckets[text, band]] - begins[buckets[text, band]]
-        order = np.argsort(held, kind="mergesort")
+        _by_size(filled, begins, buckets[text], order)
         looked = 0
         found = 0
         for band in order:
@@ -218,17 +265,16 @@ def _match(  # type: ignore[no-untyped-def]
                 seen[other] = text
                 same = _agree(minima, text, other)
                 if same >= agreeing_looser:
-                    candidates[found] = other
-                    agreed[found] = same
+                    candidates[found] = nb.int64(other) << 7 | same
                     found += 1
         # The best of the kept texts that it resembles, whatever band they met in.
-        ranked = np.argsort(candidates[:found])
+        found = _likeliest(candidates, found, compared)
         gone = False
         if not settled[text]:
-            for rank in ranked:
-                if agreed[rank] < agreeing:
+            for rank in range(found):
+                if candidates[rank] & 127 < agreeing:
                     continue
-                other = candidates[rank]
+                other = candidates[rank] >> 7
                 total = size + sizes[other]
                 # J >= t where common >= t / (1 + t) of both sizes; one less for rounding.
                 wanted = nb.int64((threshold - 1e-4) / (1 + threshold) * total) - 1
@@ -241,8 +287,8 @@ def _match(  # type: ignore[no-untyped-def]
                     break
         if gone:
             continue
-        for rank in ranked:
-            other = candidates[rank]
+        for rank in range(found):
+            other = candidates[rank] >> 7
             if _root(roots, text) == _root(roots, other):
                 continue
             total = size + sizes[other]

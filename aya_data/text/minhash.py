@@ -37,7 +37,8 @@ Hashes = npt.NDArray[np.uint64]
 
 @dataclass(frozen=True, slots=True)
 class Banding:
-    """``bands`` bands of ``rows`` minima each; signatures of a pair at the threshold agree in ``agreeing`` places or more."""
+    """``bands`` bands of ``rows`` minima each. Signatures of a pair at the threshold agree in ``agreeing`` places or
+    more, but for :data:`OVERLOOKED` of them."""
 
     rows: int
     bands: int
@@ -86,18 +87,14 @@ def signatures(pieces: Pieces, gram: Gram, salts: Hashes) -> Signatures:
     )
     out = (found.minima, found.sequence, found.count)
     factors, terms = _permutations()
-    given = arguments(pieces, tables())
+    drawn = (gram.words, gram.characters, factors, terms)
     room = scratch(pieces.longest())
     row = 0
-    while (row := _sign(*given, gram.words, gram.characters, salts, row, False, factors, terms, *out, *room)) < len(
-        pieces
-    ):
+    while (row := _sign(*arguments(pieces, tables()), *drawn, salts, row, False, *out, *room)) < len(pieces):
         alone = pieces_of([fold(pieces.text(row))])
-        own = tuple(values[row : row + 1] for values in out)
-        _sign(
-            *arguments(alone, tables()), gram.words, gram.characters, salts[row : row + 1], 0, True, factors, terms,
-            *own, *scratch(alone.longest()),
-        )  # fmt: skip
+        own = (values[row : row + 1] for values in (salts, *out))
+        salt, *target = own
+        _sign(*arguments(alone, tables()), *drawn, salt, 0, True, *target, *scratch(alone.longest()))
         row += 1
     return found
 
@@ -119,7 +116,7 @@ def _permutations() -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
 @kernel
 def _sign(  # type: ignore[no-untyped-def]
     data, starts, ends, rows, folded, longer, kinds, orders, bases, seconds, pairs,
-    words, characters, salts, row, plain, factors, terms, minima, sequences, counts, tokens, out,
+    words, characters, factors, terms, salts, row, plain, minima, sequences, counts, tokens, out,
 ):  # fmt: skip
     """Sign texts from ``row`` on; stop at one that must be folded first, and return it."""
     least = np.empty(PERMUTATIONS, np.uint32)

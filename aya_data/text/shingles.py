@@ -7,16 +7,18 @@
 - in scripts without spaces (:data:`~aya_data.text.folding.UNSPACED`), each character, marks included.
 
 Tokens stand in **runs**: consecutive words, or consecutive characters of one such script (Han, kana and bopomofo
-count as one). Separators do not end a run, another kind of token does. A run of t tokens gives its t - n + 1 n-grams, with n
-= ``words`` for words and ``characters`` for characters; a shorter run is one shingle as a whole. A text that has
-fewer shingles than the larger n is instead **one shingle**: its whole text for matching, punctuation and symbols included, white
-space runs as one space, trimmed. So "C", "C++" and "C#" differ, and a short text equals only its own like.
-A text of white space alone has no shingle and equals nothing.
+count as one). Separators do not end a run, another kind of token does. A run of t tokens gives its t - n + 1
+n-grams, with n = ``words`` for words and ``characters`` for characters; a shorter run is one shingle as a whole.
 
-A shingle is a 64-bit hash of its tokens in order; a set is their distinct values. Texts with different ``salt`` share none.
+A text that has fewer shingles than the larger n is instead **one shingle**: its whole text for matching, punctuation
+and symbols included, white space runs as one space, trimmed. So "C", "C++" and "C#" differ, and a short text
+equals only its own like. A text of white space alone has no shingle and equals nothing.
 
-Cost: some 6 ns per character on one core, and about a microsecond per 30 characters for the one text in a hundred that
-:func:`~aya_data.text.folding.fold` must see. Memory: 16 bytes per byte of the longest text.
+A shingle is a 64-bit hash of its tokens in order (words and characters apart, whole short runs and n-grams apart);
+a set is their distinct values. Texts with different salts share none.
+
+Cost: 5 to 10 ns per character on one core, and a microsecond per 30 characters for the one text in some hundred that
+:func:`~aya_data.text.folding.fold` must see. Memory: 32 bytes per byte of the longest text.
 """
 
 from __future__ import annotations
@@ -99,27 +101,27 @@ def shingle_sets(pieces: Pieces, gram: Gram, salts: Hashes | None = None) -> tup
     salt = np.zeros(len(pieces), np.uint64) if salts is None else salts
     bounds = np.zeros(len(pieces) + 1, np.int64)
     tokens, out = scratch(pieces.longest())
-    room = np.zeros(max(1024, int(sum(pieces.ends - pieces.starts)) // 3 + len(pieces)), np.uint64)
+    room = np.zeros(max(1024, int((pieces.ends - pieces.starts).sum()) // 3 + len(pieces)), np.uint64)
+    drawn = (gram.words, gram.characters)
     row = 0
-    while row < len(pieces):
-        row = _sets(*arguments(pieces, tables()), gram.words, gram.characters, salt, row, room, bounds, tokens, out)
+    while True:
+        row = _sets(*arguments(pieces, tables()), *drawn, salt, row, False, room, bounds, tokens, out)
+        if row == len(pieces):
+            return room[: bounds[-1]], bounds
         if row < 0:
             row = -1 - row
             room = np.concatenate([room, np.zeros(len(room) + len(out), np.uint64)])
-        elif row < len(pieces):
-            alone = pieces_of([fold(pieces.text(row))])
-            own_tokens, own_out = scratch(alone.longest())
-            count = row_shingles(
-                *arguments(alone, tables()), gram.words, gram.characters, salt[row], 0, True, own_tokens, own_out
-            )[0]
-            found = np.unique(own_out[:count])
-            begin = int(bounds[row])
-            if begin + len(found) > len(room):
-                room = np.concatenate([room, np.zeros(len(room) + len(found), np.uint64)])
-            room[begin : begin + len(found)] = found
-            row += 1
-            bounds[row] = begin + len(found)
-    return room[: bounds[-1]], bounds
+            continue
+        alone = pieces_of([fold(pieces.text(row))])
+        own, ends = np.zeros(2 * alone.longest() + 8, np.uint64), np.zeros(2, np.int64)
+        own_salt = salt[row : row + 1]
+        _sets(*arguments(alone, tables()), *drawn, own_salt, 0, True, own, ends, *scratch(alone.longest()))
+        begin, end = int(bounds[row]), int(bounds[row] + ends[1])
+        if end > len(room):
+            room = np.concatenate([room, np.zeros(len(room) + len(own), np.uint64)])
+        room[begin:end] = own[: ends[1]]
+        row += 1
+        bounds[row] = end
 
 
 def scratch(longest: int) -> tuple[Hashes, Hashes]:
@@ -337,7 +339,7 @@ def row_shingles(  # type: ignore[no-untyped-def]
 @kernel
 def _sets(  # type: ignore[no-untyped-def]
     data, starts, ends, rows, folded, longer, kinds, orders, bases, seconds, pairs,
-    words, characters, salts, row, room, bounds, tokens, out,
+    words, characters, salts, row, plain, room, bounds, tokens, out,
 ):  # fmt: skip
     """Write the sets of texts from ``row`` on to ``room``; stop at one that must be folded first, and return it.
 
@@ -346,7 +348,7 @@ def _sets(  # type: ignore[no-untyped-def]
     while row < len(rows) - 1:
         count, _ = row_shingles(
             data, starts, ends, rows, folded, longer, kinds, orders, bases, seconds, pairs,
-            words, characters, salts[row], row, False, tokens, out,
+            words, characters, salts[row], row, plain, tokens, out,
         )  # fmt: skip
         if count < 0:
             return row
