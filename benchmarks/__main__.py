@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from importlib import import_module
 
-NAMES = ("startup", "language_id", "language_id_kernel", "build")
+NAMES = ("startup", "language_id", "language_id_kernel", "near_dedup", "build")
 
 
 def main() -> None:

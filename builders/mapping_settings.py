@@ -193,11 +193,11 @@ class MappingSettings(Settings):
     @classmethod
     def _check_where(cls, where: str | None) -> str | None:
         if where is not None:
-            compiled("{% if " + where + " %}{% endif %}", "the expression")
+            compiled("{% if " + where + " %}{% endif %}")
         return where
 
 
-def compiled(source: str, called: str = "the template") -> frozenset[str]:
+def compiled(source: str) -> frozenset[str]:
     """Compile a template and return its variables; its error becomes one of the settings."""
     from aya_data.text.template import template
 
@@ -205,5 +205,4 @@ def compiled(source: str, called: str = "the template") -> frozenset[str]:
         return template(source).variables
     except InputError as error:
         line = error.where.partition(", ")[2]
-        what = error.what.replace("the template", called, 1)
-        raise wrong(f"{what}{f' ({line})' if line else ''}", error.remedy) from None
+        raise wrong(f"{error.what}{f' ({line})' if line else ''}", error.remedy) from None

@@ -315,7 +315,7 @@ def _lines(row: Shown, width: int) -> Iterator[str]:
     shown = row.source if row.dataset in (None, "", row.source) else f"{row.source}, {row.dataset}"
     head += [cut(inline(shown), 60), *([row.license] if row.license else [])]
     title = " · ".join(head)
-    yield f"── {title} " + "─" * max(2, width - len(title) - 4)
+    yield f"── {title} " + "─" * max(0, width - len(title) - 4)
     place = f" from {inline(row.file)}, record {row.row}" if row.file else ""
     yield f"{row.row_key}{place}"
     if row.stage:

@@ -86,7 +86,7 @@ class ExactDedup(ExchangeFilter):
 
     def decide(self, exchange: Exchange) -> pa.Table:
         connection = exchange.connection
-        ranks = _license_ranks(connection, self.prefer)
+        ranks = license_ranks(connection, self.prefer)
         connection.register("exact_dedup_licenses", ranks)
         hashed = self._hash_texts(connection)
         try:
@@ -167,7 +167,7 @@ class ExactDedup(ExchangeFilter):
         """
 
 
-def _license_ranks(connection: duckdb.DuckDBPyConnection, prefer: str) -> pa.Table:
+def license_ranks(connection: duckdb.DuckDBPyConnection, prefer: str) -> pa.Table:
     """Return ``license, terms, rank`` of the distinct licences of the candidates; the lowest rank is kept.
 
     By what the licence allows and asks, then by how many terms of use there are; equals have one rank.

@@ -148,7 +148,7 @@ class NearDedup(ExchangeFilter):
     def decide(self, exchange: Exchange) -> pa.Table:
         connection = exchange.connection
         threads = int(connection.execute("SELECT current_setting('threads')").fetchall()[0][0])
-        connection.register("near_dedup_licenses", exact_dedup._license_ranks(connection, self.prefer))
+        connection.register("near_dedup_licenses", exact_dedup.license_ranks(connection, self.prefer))
         lost = self._lost(exchange, threads)
         connection.register("near_dedup_lost", lost)
         try:

@@ -178,9 +178,7 @@ class HubServer:
             timeout_graceful_shutdown=1,
         )
         self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(
-            target=self._server.run, kwargs={"sockets": self._sockets}, daemon=True
-        )
+        self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": self._sockets}, daemon=True)
 
     def __enter__(self) -> HubServer:
         self._thread.start()
@@ -481,15 +479,11 @@ class _Request:
             return [("paths", path) for path in data["paths"]]
         return parse_qsl(body.decode())
 
-    async def json(
-        self, value: Any, status: int = 200, headers: Mapping[str, str] | None = None
-    ) -> None:
+    async def json(self, value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> None:
         answer = {"Content-Type": "application/json; charset=utf-8", **(headers or {})}
         await self.reply(status, json.dumps(value).encode(), answer)
 
-    async def reply(
-        self, status: int, body: bytes, headers: Mapping[str, str], cut: int | None = None
-    ) -> None:
+    async def reply(self, status: int, body: bytes, headers: Mapping[str, str], cut: int | None = None) -> None:
         self.entry.status = status
         fields = {**headers, "Content-Length": str(len(body))}
         raw = [(key.lower().encode(), value.encode()) for key, value in fields.items()]
@@ -526,10 +520,7 @@ def _git(content: bytes) -> str:
 
 
 def _refs(kind: str, names: Mapping[str, str]) -> list[dict[str, str]]:
-    return [
-        {"name": name, "ref": f"refs/{kind}/{name}", "targetCommit": oid}
-        for name, oid in names.items()
-    ]
+    return [{"name": name, "ref": f"refs/{kind}/{name}", "targetCommit": oid} for name, oid in names.items()]
 
 
 def _quoted(word: str) -> str:

@@ -111,8 +111,12 @@ def test_why_tells_of_kept_and_lost_rows(built: dict[str, Any], workspace: Path)
     (kept,) = printed("sql", "SELECT row_key FROM rows ORDER BY 1 LIMIT 1", "--workspace", workspace, "--json")
     assert aya("why", kept["row_key"], "--workspace", workspace).returncode == 0
     (lost,) = printed(
-        "sql", "SELECT row_key, partner FROM ledger WHERE outcome = 'merged' ORDER BY 1 LIMIT 1", "--workspace", workspace, "--json"
-    )  # fmt: skip
+        "sql",
+        "SELECT row_key, partner FROM ledger WHERE outcome = 'merged' ORDER BY 1 LIMIT 1",
+        "--workspace",
+        workspace,
+        "--json",
+    )
     done = aya("why", lost["row_key"], "--workspace", workspace)
     assert "exact_duplicate" in done.stdout and lost["partner"][:8] in done.stdout
     assert isinstance(printed("why", lost["row_key"][:12], "--workspace", workspace, "--json"), dict)

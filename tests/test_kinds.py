@@ -149,3 +149,42 @@ mix: {budget: {rows: 25}, epochs: {max: 3}}
     assert (source["released"], source["distinct"], source["epochs"]) == (25, 10, 2.5)
     (mix,) = [s for s in done.stages if s.name == "mix"]
     assert (mix.counts["rows_in"], mix.counts["created"], mix.counts["rows_out"]) == (10, 15, 25)
+
+
+NEAR = """
+name: near
+policy: any
+seed: 11
+sources:
+  said:
+    builder: files
+    path: p.jsonl
+    columns: {prompt: q, answer: a}
+    language: {constant: eng}
+    license: {assume: CC0-1.0, reason: written for this test}
+filters: [exact_dedup, {near_dedup: {threshold: 0.8, leakage_threshold: 0.5}}]
+release: {validation: 0.5}
+"""
+WORDS = ("river", "stone", "lantern", "window", "harvest", "letter", "market", "bridge", "garden", "winter", "candle")
+
+
+def test_near_duplicates_merge_and_looser_ones_stay_on_one_side(tmp_path: Path) -> None:
+    """Families of texts: an original, one near-duplicate (one word of 60), one looser relative (an eighth replaced)."""
+    records: list[dict[str, object]] = []
+    for family in range(40):
+        base = [f"{WORDS[(family * 7 + i * i) % len(WORDS)]}{family}x{i}" for i in range(60)]
+        near = [*base[:59], "otherwise"]
+        loose = [*base[:52], *(f"new{family}y{i}" for i in range(8))]
+        for name, words in (("base", base), ("near", near), ("loose", loose)):
+            records.append({"q": f"Question {family} {name}?", "a": " ".join(words), "family": family})
+    write(tmp_path, "p.jsonl", records)
+    done = build(tmp_path, NEAR)
+    (stage,) = [s for s in done.stages if s.name == "filter:near_dedup"]
+    assert stage.counts["merged"] == 40
+    sides: dict[int, set[str]] = {}
+    for split in ("train", "validation"):
+        for extra in pl.read_parquet(done.result.path / "data" / "*" / f"{split}-*.parquet")["extra"]:
+            sides.setdefault(json.loads(extra)["family"], set()).add(split)
+    assert len(sides) == 40
+    assert all(len(side) == 1 for side in sides.values())
+    assert {side for found in sides.values() for side in found} == {"train", "validation"}

@@ -104,9 +104,7 @@ def test_a_branch_is_pinned_to_its_commit(hub: HubServer, tmp_path: Path) -> Non
     assert _named(repository, BIG).size == 300_000
 
 
-def test_a_branch_that_moves_changes_nothing(
-    hub: HubServer, folder: Path, tmp_path: Path, backoff: Backoff
-) -> None:
+def test_a_branch_that_moves_changes_nothing(hub: HubServer, folder: Path, tmp_path: Path, backoff: Backoff) -> None:
     before = (folder / BIG).read_bytes()
 
     def move() -> None:
@@ -124,9 +122,7 @@ def test_a_branch_that_moves_changes_nothing(
     assert content and all(repository.commit in path for path in content)
 
 
-def test_a_file_that_two_commits_share_is_read_once(
-    hub: HubServer, folder: Path, tmp_path: Path
-) -> None:
+def test_a_file_that_two_commits_share_is_read_once(hub: HubServer, folder: Path, tmp_path: Path) -> None:
     first = open_repository(AYA, cache=tmp_path / "cache")
     brought = [fetch(first, file, tmp_path / "files") for file in first.files]
     (folder / "README.md").write_text("# Aya, corrected\n", encoding="utf-8")
@@ -151,14 +147,10 @@ def test_a_torn_listing_is_asked_for_again(hub: HubServer, tmp_path: Path) -> No
     repository = open_repository(AYA, cache=tmp_path / "cache")
     (listing,) = (tmp_path / "cache").iterdir()
     listing.write_bytes(listing.read_bytes()[:40])
-    assert open_repository(AYA, repository.commit, cache=tmp_path / "cache").files == (
-        repository.files
-    )
+    assert open_repository(AYA, repository.commit, cache=tmp_path / "cache").files == (repository.files)
 
 
-def test_tags_commits_and_branches_are_revisions(
-    hub: HubServer, folder: Path, tmp_path: Path
-) -> None:
+def test_tags_commits_and_branches_are_revisions(hub: HubServer, folder: Path, tmp_path: Path) -> None:
     hub.tag(AYA, "v1.0")
     old = hub.commit(AYA)
     (folder / "new.txt").write_text("x", encoding="utf-8")
@@ -203,9 +195,7 @@ def test_patterns_choose_files(hub: HubServer, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", ["../escape.jsonl", "/etc/passwd", "a/../../b", "a\\b"])
-def test_a_path_that_leaves_the_repository_is_refused(
-    hub: HubServer, tmp_path: Path, path: str
-) -> None:
+def test_a_path_that_leaves_the_repository_is_refused(hub: HubServer, tmp_path: Path, path: str) -> None:
     entry = {"type": "file", "path": path, "size": 1, "oid": "0" * 40}
     hub.faults.add("tree", body=json.dumps([entry]).encode())
     with pytest.raises(InputError, match="unsafe path"):
@@ -221,9 +211,7 @@ def test_the_old_namespace_leads_to_the_new_name(hub: HubServer, tmp_path: Path)
     assert [entry.status for entry in hub.log[:2]] == [307, 200]
 
 
-@pytest.mark.parametrize(
-    ("served", "asked"), [("CohereLabs", "CohereForAI"), ("CohereForAI", "CohereLabs")]
-)
+@pytest.mark.parametrize(("served", "asked"), [("CohereLabs", "CohereForAI"), ("CohereForAI", "CohereLabs")])
 def test_without_a_redirect_the_alias_is_tried(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, served: str, asked: str
 ) -> None:
@@ -288,9 +276,7 @@ def test_a_broken_connection_resumes_where_it_ended(
     assert waits == [1.0] * 7  # each try brought something new
 
 
-@settings(
-    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cuts=st.lists(st.integers(0, 120_000), max_size=4), number=st.integers(0, 1 << 30))
 def test_no_plan_of_broken_connections_reads_a_byte_twice(
     hub: HubServer, tmp_path: Path, cuts: list[int], number: int
@@ -308,9 +294,7 @@ def test_no_plan_of_broken_connections_reads_a_byte_twice(
     brought.unlink()
 
 
-def test_a_failed_download_is_continued_by_the_next_call(
-    hub: HubServer, tmp_path: Path, backoff: Backoff
-) -> None:
+def test_a_failed_download_is_continued_by_the_next_call(hub: HubServer, tmp_path: Path, backoff: Backoff) -> None:
     repository = open_repository(AYA, cache=tmp_path / "c")
     file = _named(repository, BIG)
     hub.faults.add("objects", cut_after=123_456)
@@ -354,10 +338,7 @@ file = [f for f in repository.files if f.path == {BIG!r}][0]
 print(fetch(repository, file, Path({str(tmp_path / "f")!r})))
 """
     open_repository(AYA, cache=tmp_path / "c")
-    running = [
-        subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
-        for _ in range(2)
-    ]
+    running = [subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) for _ in range(2)]
     answers = {process.communicate()[0] for process in running}
     assert len(answers) == 1 and all(process.returncode == 0 for process in running)
     assert hub.log.ranges(f"{AYA}/{BIG}") == [(0, 300_000)]
@@ -404,9 +385,7 @@ def test_a_server_that_ignores_ranges_still_ends_in_the_right_file(
     assert hub.log.ranges(f"{AYA}/{BIG}") == [(0, 100_000), (0, 300_000)]
 
 
-def test_a_spoilt_body_is_noticed_and_read_again_once(
-    hub: HubServer, tmp_path: Path, backoff: Backoff
-) -> None:
+def test_a_spoilt_body_is_noticed_and_read_again_once(hub: HubServer, tmp_path: Path, backoff: Backoff) -> None:
     repository = open_repository(AYA, cache=tmp_path / "c")
     file = _named(repository, BIG)
     hub.faults.add("objects", flip=222_222)
@@ -450,9 +429,7 @@ def test_an_empty_file_costs_no_request(tmp_path: Path, monkeypatch: pytest.Monk
         assert not hub.log.of("resolve")
 
 
-def test_xet_storage_is_read_over_plain_http(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_xet_storage_is_read_over_plain_http(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with HubServer({AYA: folder}, xet=True) as hub:
         monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
         repository = open_repository(AYA, cache=tmp_path / "c")
@@ -476,9 +453,7 @@ def test_a_parquet_footer_costs_a_fraction_of_the_file(
             "b": pa.array(range(40_000)),
         }
     )
-    pq.write_table(
-        table, root / "x.parquet", compression="none", use_dictionary=False, row_group_size=10_000
-    )
+    pq.write_table(table, root / "x.parquet", compression="none", use_dictionary=False, row_group_size=10_000)
     with HubServer({"a/b": root}) as hub:
         monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
         repository = open_repository("a/b", cache=tmp_path / "c")
@@ -547,9 +522,7 @@ def test_a_hub_that_only_fails_is_one_line(
     )
 
 
-def test_offline_mode_is_obeyed(
-    hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_offline_mode_is_obeyed(hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     assert _said(lambda: open_repository(AYA, cache=tmp_path / "c")).startswith(
         "the Hub cannot be reached for CohereLabs/aya_dataset@main: HF_HUB_OFFLINE is set."
@@ -566,8 +539,7 @@ def test_a_wrong_name_is_answered_with_the_right_one(
         monkeypatch.setenv("HF_TOKEN", token)
         private = "If it is private, HF_TOKEN must belong to an account that may read it."
     assert _said(lambda: open_repository("CohereLabs/aya_datset", cache=tmp_path / "c")) == (
-        "there is no Hub dataset 'CohereLabs/aya_datset'. "
-        f"Did you mean 'CohereLabs/aya_dataset'? {private}"
+        f"there is no Hub dataset 'CohereLabs/aya_datset'. Did you mean 'CohereLabs/aya_dataset'? {private}"
     )
     assert _said(lambda: open_repository("someone/else", cache=tmp_path / "c")) == (
         f"there is no Hub dataset 'someone/else'. {private}"
@@ -595,9 +567,7 @@ def test_gated_and_private(folder: Path, tmp_path: Path, monkeypatch: pytest.Mon
             f"the Hub dataset org/gated is gated. Accept its terms at {hub.endpoint}"
             "/datasets/org/gated and set HF_TOKEN to a token of that account, then run again."
         )
-        assert "If it is private, set HF_TOKEN" in _said(
-            lambda: open_repository("org/private", cache=tmp_path / "c")
-        )
+        assert "If it is private, set HF_TOKEN" in _said(lambda: open_repository("org/private", cache=tmp_path / "c"))
         monkeypatch.setenv("HF_TOKEN", "hf_expired")
         assert _said(lambda: open_repository("org/private", cache=tmp_path / "c")) == (
             "the Hub refuses HF_TOKEN. Make a new one at "
@@ -650,9 +620,7 @@ def test_telemetry_is_off(hub: HubServer, tmp_path: Path) -> None:
         ),
     ],
 )
-def test_a_wrong_endpoint(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, endpoint: str, said: str
-) -> None:
+def test_a_wrong_endpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, endpoint: str, said: str) -> None:
     monkeypatch.setenv("HF_ENDPOINT", endpoint)
     assert _said(lambda: open_repository(AYA, cache=tmp_path / "c")) == said
 
@@ -673,9 +641,7 @@ try:
 except WorkspaceUnusable as error:
     print(error)
 """
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert "cannot write" in done.stdout and done.stdout.count("\n") == 1
     repository = open_repository(AYA, cache=tmp_path / "c")
     file = _named(repository, BIG)
@@ -695,9 +661,7 @@ def test_a_place_that_is_not_a_folder(hub: HubServer, tmp_path: Path) -> None:
 # The double itself: what the library makes of it.
 
 
-def test_the_library_itself_reads_from_the_double(
-    hub: HubServer, folder: Path, tmp_path: Path
-) -> None:
+def test_the_library_itself_reads_from_the_double(hub: HubServer, folder: Path, tmp_path: Path) -> None:
     from huggingface_hub import HfApi, HfFileSystem, hf_hub_download, snapshot_download
 
     api = HfApi(endpoint=hub.endpoint, token=False)

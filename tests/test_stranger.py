@@ -63,7 +63,7 @@ def test_own_data_is_not_called_bundled(tmp_path: Path) -> None:
 
 
 def test_what_to_do_next_can_be_typed_whatever_the_folder_is_called(tmp_path: Path) -> None:
-    folder = tmp_path / "it's \"$HOME\" ünï"
+    folder = tmp_path / 'it\'s "$HOME" ünï'
     done = aya("build", spec(folder), "--workspace", "w'$x", cwd=folder)
     assert done.returncode == 0, done.stderr
     lines = [line.strip() for line in done.stdout.partition("Next:\n")[2].splitlines()]
@@ -111,7 +111,7 @@ def test_a_url_without_its_package_says_what_to_install(tmp_path: Path) -> None:
 def test_a_wrong_where_is_named_at_its_place(tmp_path: Path) -> None:
     done = aya("validate", spec(tmp_path, where="a >"), cwd=tmp_path)
     assert done.returncode == 2
-    assert "sources.house.where the expression is wrong" in done.stderr
+    assert "sources.house.where the template is wrong" in done.stderr
 
 
 def test_what_is_no_regular_file_is_said_to_be_none(tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def print_funnel(done: Build, spec: Path, profile: str, workspace: Path | None) 
         simple = not set(str(path)) & set("\"'$`\\!")
         lines.append(f"python -c {f'{chr(34)}{read}{chr(34)}' if simple else shlex.quote(read)}")
     for line in lines:
-        console.print(Text(f"  {line}"))
+        console.print(Text(f"  {line}"), soft_wrap=True)  # A command that is cut cannot be copied.
 
 
 def _takers(manifest: Mapping[str, Any]) -> str:

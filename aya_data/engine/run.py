@@ -96,6 +96,7 @@ class _Run:
         self.reference: list[_RowPart] = []
         self.ledgers: list[LedgerPart] = []
         self.consumed: list[Part] = []
+        self.links: list[Part] = []
         self.sampled: Record | None = None
         self.shards: list[ShardFile] = []
         self.result: Result | None = None
@@ -437,6 +438,7 @@ class _Run:
             tasks.append(self._task(f"{use} rows", "comparing:compare", identity, arguments, 0, planned.code))
         records = self._tasks(tasks)
         for members, record in zip(by_use.values(), records, strict=True):
+            self.links.extend(record.parts.get("links", ()))
             lost = losers_by_part(self.store, record.parts["losers"][0], len(members))
             for m, rows in zip(members, lost, strict=True):
                 m.losers = rows
@@ -463,6 +465,7 @@ class _Run:
         identity = {
             "selections": [part.digest for part in selections],
             "consumed": [part.digest for part in self.consumed],
+            "links": [part.digest for part in self.links],
             "uses": uses,
             "mix": spec.mix.model_dump(mode="json"),
             "seed": spec.seed,
@@ -473,6 +476,7 @@ class _Run:
             "stage": stage.name,
             "selections": selections,
             "consumed": list(self.consumed),
+            "links": list(self.links),
             "uses": uses,
             "settings": spec.mix,
             "seed": spec.seed,

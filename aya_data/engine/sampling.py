@@ -53,6 +53,7 @@ def sample(
     stage: str,
     selections: Sequence[Part],
     consumed: Sequence[Part],
+    links: Sequence[Part],
     uses: Mapping[str, str],
     settings: MixSettings,
     seed: int,
@@ -62,7 +63,8 @@ def sample(
     """Write ``sample`` and ``ledger``; facts hold the shards and the epochs by source.
 
     ``uses`` is the use of each source; rows of ``prompts`` sources never enter the mixture: they end as
-    consumed where a ledger in ``consumed`` says so, otherwise as not sampled.
+    consumed where a ledger in ``consumed`` says so, otherwise as not sampled. ``links`` are pairs of row keys
+    that no split may part.
     """
     rows = _load(store, selections)
     n = rows.num_rows
@@ -71,7 +73,13 @@ def sample(
     held = np.zeros(n, np.bool_)
     places = np.flatnonzero(train)
     eligible = rows.take(pa.array(places))
-    held[places] = validation_rows(_fixed(eligible["group"]), _fixed(eligible["prompt_hash"]), validation, seed)
+    held[places] = validation_rows(
+        _fixed(eligible["group"]),
+        _fixed(eligible["prompt_hash"]),
+        validation,
+        seed,
+        _linked(store, links, _fixed(eligible["row_key"])),
+    )
     taken_row: list[npt.NDArray[np.int64]] = []
     taken_epoch: list[npt.NDArray[np.int64]] = []
     kinds, kind = _named(eligible["kind"])
@@ -120,6 +128,22 @@ def _fixed(column: pa.ChunkedArray) -> npt.NDArray[np.bytes_]:
         return np.asarray([(key or "").encode() for key in array.to_pylist()], dtype="S")
     data = np.frombuffer(array.buffers()[2], np.uint8)[offsets[0] : offsets[-1]]
     return data.view(f"S{lengths[0]}")
+
+
+def _linked(store: Store, links: Sequence[Part], keys: npt.NDArray[np.bytes_]) -> npt.NDArray[np.int64]:
+    """The links whose two rows are both here, as positions."""
+    order = np.argsort(keys)
+    ordered = keys[order]
+    found = [np.zeros((0, 2), np.int64)]
+    for part in links if len(keys) else ():
+        table = store.read(part, ["one", "other"])
+        sides = [_fixed(table[name]) for name in ("one", "other")] if table.num_rows else []
+        places = [np.minimum(np.searchsorted(ordered, side), len(keys) - 1) for side in sides]
+        here = [ordered[place] == side for place, side in zip(places, sides, strict=True)]
+        if sides:
+            both = here[0] & here[1]
+            found.append(np.column_stack([order[place[both]] for place in places]))
+    return np.concatenate(found)
 
 
 def _problem(

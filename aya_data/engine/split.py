@@ -1,7 +1,8 @@
 """Splits: train and validation cut along leakage groups, before the mixture.
 
 Rows are in one leakage group when they have the same upstream record (``group``, which children
-inherit) or the same normalised prompt, directly or through others. A whole group goes to one
+inherit), the same normalised prompt, or a link that a filter found (near-duplicates at a looser threshold),
+directly or through others. A whole group goes to one
 side, by the draw of its least member; a group that is too large goes to train.
 """
 
@@ -25,8 +26,10 @@ Ints = npt.NDArray[np.int64]
 Names = Sequence[str] | npt.NDArray[np.bytes_]
 
 
-def components(groups: Names, prompts: Names) -> tuple[Ints, list[str]]:
+def components(groups: Names, prompts: Names, links: Ints | None = None) -> tuple[Ints, list[str]]:
     """Return for each row the code of its leakage group, and for each code its least group name.
+
+    ``links`` (m x 2) are pairs of rows that belong together for another reason: near-duplicates.
 
     Both depend on the set of rows alone. Union-find over the prompts that several groups share:
     O(n log n) for sorting, then one step per such pair.
@@ -44,7 +47,10 @@ def components(groups: Names, prompts: Names) -> tuple[Ints, list[str]]:
     order = np.lexsort((group, prompt))
     first, second = order[:-1], order[1:]
     joined = (prompt[first] == prompt[second]) & (group[first] != group[second])
-    for a, b in zip(group[first[joined]].tolist(), group[second[joined]].tolist(), strict=True):
+    pairs = np.column_stack([group[first[joined]], group[second[joined]]])
+    if links is not None:
+        pairs = np.concatenate([pairs, group[links]])
+    for a, b in pairs.tolist():
         one, two = find(a), find(b)
         if one != two:
             root[max(one, two)] = min(one, two)
@@ -55,11 +61,13 @@ def components(groups: Names, prompts: Names) -> tuple[Ints, list[str]]:
     ]
 
 
-def validation_rows(groups: Names, prompts: Names, fraction: float, seed: int) -> npt.NDArray[np.bool_]:
+def validation_rows(
+    groups: Names, prompts: Names, fraction: float, seed: int, links: Ints | None = None
+) -> npt.NDArray[np.bool_]:
     """Mark the rows held out: about ``fraction`` of the groups, never part of a group."""
     if fraction <= 0 or not len(groups):
         return np.zeros(len(groups), np.bool_)
-    code, names = components(groups, prompts)
+    code, names = components(groups, prompts, links)
     size = np.bincount(code)
     drawn = draws(seed, "split", names).astype(np.float64) / 2.0**64
     held = (drawn < fraction) & (size <= max(LARGE, len(groups) // 1000))
