@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from aya_data.core.errors import InputError
+from aya_data.core.errors import InputError, did_you_mean
 from aya_data.core.identity import derived_key
 from aya_data.core.language import name, resolve
 from aya_data.core.row import Draft, Rejection
@@ -24,6 +24,15 @@ if TYPE_CHECKING:
 __all__ = ["TemplateBuilder", "TemplateSettings"]
 
 BATCH = 1024
+
+
+SEEN: Final = frozenset(
+    {
+        "prompt", "answer", "messages", "chosen", "rejected", "language", "language_code", "script", "task", "dataset",
+        "extra", "row", "answer_choices",
+    }
+)  # fmt: skip
+"""The variables that a template may name; columns of the source stand in ``extra``."""
 
 
 class OneTemplate(Settings):
@@ -53,10 +62,12 @@ class OneTemplate(Settings):
 
         for source in self.sources:
             try:
-                template(source)
+                unknown = sorted(template(source).variables - SEEN)
             except InputError as error:
                 line = error.where.partition(", ")[2]
                 raise wrong(f"{error.what}{f' ({line})' if line else ''}", error.remedy) from None
+            if unknown:
+                raise wrong(f"names {unknown[0]!r}, which no template sees", did_you_mean(unknown[0], SEEN))
         if self.jinja is not None and SEPARATOR not in self.jinja:
             raise wrong("has no ||| between prompt and answer", "Write 'prompt ||| answer'.")
         return self

@@ -138,6 +138,8 @@ The same words as `aya-data COMMAND --help`. Results go to stdout, progress and 
 | variable | meaning |
 |---|---|
 | `AYA_DATA_HOME` | the workspace, where `--workspace` does not say |
+| `AYA_DATA_HUB_ATTEMPTS` | how many tries in a row may bring nothing from the Hub before the build stops (5) |
+| `NUMBA_CACHE_DIR` | where compiled kernels are kept, instead of the workspace |
 | `HF_ENDPOINT`, `HF_TOKEN`, `HF_HUB_OFFLINE` | as in huggingface_hub: where the Hub is, who asks, no network |
 | `NO_COLOR`, `TERM=dumb` | plain output |
 

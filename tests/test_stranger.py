@@ -169,3 +169,14 @@ def test_ctrl_c_ends_a_long_query_and_says_so(tmp_path: Path) -> None:
         _, errors = process.communicate(timeout=120)
     assert process.returncode == 130
     assert errors == "aya-data: stopped. What was finished is kept; the same command resumes.\n"
+
+
+def test_a_template_that_names_what_it_does_not_see_is_refused(tmp_path: Path) -> None:
+    path = spec(tmp_path)
+    sources = json.loads(path.read_text())
+    one = {"name": "a", "prompt": "{{ promt }}", "answer": "{{ prompt }}{{ extra.x }}"}
+    sources["sources"]["made"] = {"builder": "template", "from": "house", "templates": [one]}
+    path.write_text(json.dumps(sources))
+    done = aya("validate", path, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "names 'promt', which no template sees. Did you mean 'prompt'?" in done.stderr

@@ -6,6 +6,7 @@ Everything but typer is imported inside the command that needs it, so that ``--h
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from pathlib import Path
@@ -393,7 +394,7 @@ def _open_streams() -> None:
     """Give a closed stdout or stderr the null device; else the next file that is opened takes its number."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
-            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8"))
+            setattr(sys, name, io.TextIOWrapper(io.FileIO(os.devnull, "r+"), encoding="utf-8"))
 
 
 def _check_arguments(arguments: list[str]) -> None:

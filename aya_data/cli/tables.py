@@ -67,6 +67,9 @@ def print_funnel(done: Build, spec: Path, profile: str, workspace: Path | None) 
         console.print("  Profile sample: bundled data. The real thing: --profile hub", markup=False)
     if not done.result.rows:
         console.print(Text(f"  The release is empty. {_takers(manifest)}", style="bold"))
+    for source in manifest["sources"] if done.result.rows else ():
+        if source["use"] == "train" and not source["released"]:
+            console.print(Text(f"  Nothing of {source['name']} was released. {_takers(manifest, source['name'])}"))
     console.print()
     console.print("Next:")
     where = "" if workspace is None else f" --workspace {shlex.quote(str(workspace))}"
@@ -84,14 +87,16 @@ def print_funnel(done: Build, spec: Path, profile: str, workspace: Path | None) 
         console.print(Text(f"  {line}"), soft_wrap=True)  # A command that is cut cannot be copied.
 
 
-def _takers(manifest: Mapping[str, Any]) -> str:
-    """Say which rules took the rows of an empty release, most first."""
+def _takers(manifest: Mapping[str, Any], source: str | None = None) -> str:
+    """Say which rules took the rows of an empty release, or of one source, most first."""
     took: dict[str, int] = {}
     for entry in manifest["rules"]:
+        if source not in (None, entry["source"]) or entry["outcome"] == "flagged":
+            continue
         took[entry["rule"]] = took.get(entry["rule"], 0) + entry["rows"]
     most = sorted(took.items(), key=lambda item: (-item[1], item[0]))[:4]
     if not most:
-        return "No source has rows."
+        return "It had no rows." if source else "No source has rows."
     return f"What took the rows: {', '.join(f'{rule} {rows:,}' for rule, rows in most)}."
 
 

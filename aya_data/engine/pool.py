@@ -59,11 +59,14 @@ class LocalExecutor:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        self.close(kill=kind is not None and not issubclass(kind, Exception))
 
-    def close(self) -> None:
-        """End the workers."""
+    def close(self, kill: bool = False) -> None:
+        """End the workers; ``kill`` ends what they are doing too (Ctrl-C): it is done again when resumed."""
         if self._pool is not None:
+            processes = list((getattr(self._pool, "_processes", None) or {}).values())
+            for process in processes if kill else ():
+                process.kill()
             self._pool.shutdown(wait=True, cancel_futures=True)
             self._pool = None
 
