@@ -9,4 +9,4 @@ import pytest
 
 def pytest_configure(config: pytest.Config) -> None:
     """Set the folder before anything imports numba; subprocesses inherit it."""
-    os.environ.setdefault("NUMBA_CACHE_DIR", str(config.cache.mkdir("numba")))
+    os.environ.setdefault("NUMBA_CACHE_DIR", str(config.rootpath / ".pytest_cache" / "numba"))
