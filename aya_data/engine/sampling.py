@@ -115,7 +115,7 @@ def _load(store: Store, selections: Sequence[Part]) -> pa.Table:
 
 
 def _compact(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
-    """Names that repeat as codes: a row takes some 200 bytes here instead of a kilobyte."""
+    """Names that repeat as codes: Python texts took a kilobyte per row; codes take a fraction."""
     return column.dictionary_encode() if name in REPEATED else column
 
 
