@@ -213,6 +213,13 @@ def _facts(release: Found) -> dict[str, list[tuple[Any, ...]]]:
             for rule in manifest["rules"]
         ],
     }  # fmt: skip
+    found["statistics"] = [
+        (*own, stage, name, dict(zip(statistic["keys"], row, strict=False)), measure, value)
+        for stage, statistics in manifest.get("statistics", {}).items()
+        for name, statistic in statistics.items()
+        for row in statistic["rows"]
+        for measure, value in zip(statistic["values"], row[len(statistic["keys"]) :], strict=True)
+    ]
     for row in manifest["languages"]:
         language, _, script = row["variety"].partition("_")
         name = languages.name(row["variety"])

@@ -65,6 +65,15 @@ CREATE TABLE rules (
     rows BIGINT
 );
 
+CREATE TABLE statistics (
+    release VARCHAR, version VARCHAR,
+    stage VARCHAR,
+    statistic VARCHAR,        -- what was counted, such as confusion
+    keys MAP(VARCHAR, VARCHAR),  -- the group, such as declared and detected language
+    measure VARCHAR,          -- what the value is, such as rows
+    value DOUBLE
+);
+
 CREATE SCHEMA shape;
 
 CREATE TABLE shape.rows (

@@ -52,7 +52,8 @@ def one(workspace: Workspace, sql: str) -> Any:
 def test_the_views_and_tables(workspace: Workspace) -> None:
     names = [row[0] for row in query(workspace, "SHOW TABLES").rows]
     assert names == [
-        "edges", "languages", "ledger", "licenses", "releases", "rows", "rules", "shards", "sources", "stages"
+        "edges", "languages", "ledger", "licenses", "releases", "rows", "rules", "shards", "sources", "stages",
+        "statistics",
     ]  # fmt: skip
 
 

@@ -2,8 +2,9 @@
 
 A *builder* makes rows. Its input comes in independent :class:`Unit` pieces, each read by one task.
 A *filter* judges rows. It never edits them: it says which to drop or merge, and may tag and score.
-A :class:`RowFilter` looks at one row at a time, an :class:`ExchangeFilter` compares rows of all parts; either
-may have an expensive *measure* of single rows, cached per part.
+A :class:`RowFilter` looks at one row at a time, a :class:`ReferenceFilter` at one row beside an index of other
+sources, an :class:`ExchangeFilter` compares rows of all parts; each may have an expensive *measure* of single rows,
+cached per part. Only an :class:`Editor` changes texts, before any filter sees them.
 
 Plugins know this module and the layers below it, never the engine.
 """
@@ -32,11 +33,14 @@ if TYPE_CHECKING:
 __all__ = [
     "Batch",
     "Builder",
+    "Editor",
+    "Edits",
     "Environment",
     "Exchange",
     "ExchangeFilter",
     "Filter",
     "Piece",
+    "ReferenceFilter",
     "RowFilter",
     "Unit",
     "Verdicts",
@@ -147,7 +151,8 @@ class Verdicts:
     ``drop`` is ``bool[n]``. ``value``, ``threshold`` and ``evidence`` are given for dropped and flagged rows;
     ``rule`` names the rule. ``flag`` is ``bool[n]``: rows that pass but are worth knowing about.
     ``tags`` and ``scores`` are columns of length n, null where nothing is said; scores are rounded
-    to 1e-4 before they are judged.
+    to 1e-4 before they are judged. ``statistics`` are tables by name, for the catalog: string columns that name a
+    group, then integer columns of counts, which are added up over all parts (:mod:`aya_data.core.statistics`).
     """
 
     drop: npt.NDArray[np.bool_]
@@ -158,6 +163,7 @@ class Verdicts:
     flag: npt.NDArray[np.bool_] | None = None
     tags: Mapping[str, pa.Array] = field(default_factory=dict)
     scores: Mapping[str, pa.Array] = field(default_factory=dict)
+    statistics: Mapping[str, pa.Table] = field(default_factory=dict)
 
 
 class Filter(abc.ABC):
@@ -200,6 +206,60 @@ class RowFilter(Filter):
     @abc.abstractmethod
     def judge(self, rows: pa.Table, measures: pa.Table | None) -> Verdicts:
         """Judge ``rows`` (the columns of ``columns``) by their ``measures``. Cheap; runs at every build."""
+
+
+class ReferenceFilter(RowFilter):
+    """A filter that judges single rows by what other sources of the spec hold: benchmarks.
+
+    The rows of :attr:`Filter.sources`, unfiltered, become one index, made once; every part is then measured
+    against it. :meth:`Filter.measure` is not called.
+    """
+
+    index_columns: ClassVar[tuple[str, ...]] = ()
+    """Columns of a row that :meth:`index` needs."""
+
+    def index_pins(self) -> dict[str, str]:
+        """What identifies the index beyond the rows in it: the few settings that change it."""
+        return {}
+
+    @abc.abstractmethod
+    def index(self, rows: Iterator[pa.Table]) -> pa.Table:
+        """Return what is worth knowing of the rows of all :attr:`Filter.sources`, given part by part."""
+
+    @abc.abstractmethod
+    def compare(self, rows: pa.Table, index: pa.Table) -> pa.Table:
+        """Return the measures of ``rows`` (the columns of ``measure_columns``) against the index, row by row."""
+
+
+@dataclass(slots=True)
+class Edits:
+    """What an editor made of ``n`` texts: ``texts`` is string[n]; ``rule`` and ``evidence`` are null where a text
+    stayed as it was."""
+
+    texts: pa.Array
+    rule: Sequence[str | None]
+    evidence: Sequence[str | None]
+
+
+class Editor(RowFilter):
+    """A filter that may change texts. It does so before any filter of the spec judges; then it judges in its place.
+
+    Identity is not touched: the row keeps its ``row_key``; its ``id`` is that of the text that it has then. The
+    ledger flags each row that was edited.
+    """
+
+    @property
+    def edits(self) -> bool:
+        """Whether the settings ask for edits at all."""
+        return True
+
+    def edit_pins(self) -> dict[str, str]:
+        """What identifies the edits: the settings and tables that decide them."""
+        return {}
+
+    @abc.abstractmethod
+    def edit(self, turns: pa.Table) -> Edits:
+        """Edit turns: ``text``, ``role``, ``language``, ``script`` (strings). Of n turns, n texts."""
 
 
 class Piece(Protocol):

@@ -1,4 +1,4 @@
-"""Judging: the row filters of one segment of the chain, over one part, in one pass.
+"""Judging: what filters measure of a part, and the row filters of one segment of the chain over it, in one pass.
 
 The result is a *selection*: one entry per surviving row, with the small columns that exchanges, the
 mixture and the shards need, and what the filters tagged and scored. Text is never copied.
@@ -6,19 +6,20 @@ mixture and the shards need, and what the filters tagged and scored. Text is nev
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from aya_data.core import statistics
 from aya_data.core.ledger import LEDGER, entries, tally
-from aya_data.core.stage import Filter, RowFilter, Verdicts
+from aya_data.core.stage import Filter, ReferenceFilter, RowFilter, Verdicts
 from aya_data.core.store import Output, Part, Store
 from aya_data.engine.keying import Keys, with_keys
 
-__all__ = ["FACTS", "judge", "measure"]
+__all__ = ["FACTS", "index", "judge", "measure"]
 
 FACTS = (
     "id", "row_key", "group", "language", "script", "source", "dataset", "origin", "task", "license",
@@ -29,12 +30,29 @@ FACTS = (
 TAG, SCORE = "tag:", "score:"
 
 
-def measure(
-    store: Store, output: Output, *, filter: Filter, rows: Part
+def index(
+    store: Store, output: Output, *, filter: ReferenceFilter, rows: Sequence[tuple[Part, Keys | None]]
 ) -> tuple[Mapping[str, Mapping[str, int]], Mapping[str, Any]]:
-    """Measure one part for one filter; the result has one entry per row of the part."""
+    """Make the index of a filter from the rows of the sources that it compares with."""
+
+    def tables() -> Iterator[pa.Table]:
+        for part, keys in rows:
+            yield with_keys(store.read(part, filter.index_columns), part, keys).select(list(filter.index_columns))
+
+    output.write("index", filter.index(tables()))
+    return {}, {}
+
+
+def measure(
+    store: Store, output: Output, *, filter: Filter, rows: Part, index: Part | None = None
+) -> tuple[Mapping[str, Mapping[str, int]], Mapping[str, Any]]:
+    """Measure one part for one filter, against its ``index`` if it has one; one entry per row of the part."""
     table = store.read(rows, filter.measure_columns)
-    measured = filter.measure(table)
+    if isinstance(filter, ReferenceFilter):
+        assert index is not None, "the index is made before anything is compared with it"
+        measured = filter.compare(table, store.read(index))
+    else:
+        measured = filter.measure(table)
     if measured.num_rows != table.num_rows:
         raise ValueError(f"{filter.name} measured {measured.num_rows} of {table.num_rows} rows")
     output.write("measures", measured)
@@ -69,6 +87,7 @@ def judge(
             facts = facts.filter(pc.invert(pc.is_in(facts["row"], pa.array(losers, pa.int32()))))
         seen = store.read(rows, sorted(wanted)).take(facts["row"]) if wanted else None
     counts: dict[str, dict[str, int]] = {}
+    counted: dict[str, dict[str, statistics.Statistic]] = {}
     ledger: list[pa.Table] = []
     for stage, filter_, measures in filters:
         before = facts.num_rows
@@ -76,6 +95,8 @@ def judge(
         columns_seen = seen.select(list(filter_.columns)) if seen is not None else facts.select([])
         verdicts = filter_.judge(columns_seen, measured)
         ledger += _ledger(stage, facts, verdicts)
+        if verdicts.statistics:
+            counted[stage] = {name: statistics.from_table(table) for name, table in verdicts.statistics.items()}
         facts = _annotated(facts, verdicts)
         keep = pa.array(~verdicts.drop)
         facts = facts.filter(keep)
@@ -87,7 +108,7 @@ def judge(
     if ledger:
         with output.part("ledger", LEDGER) as writer:
             writer.write(pa.concat_tables(ledger))
-    return counts, {}
+    return counts, {"statistics": counted} if counted else {}
 
 
 def _ledger(stage: str, facts: pa.Table, verdicts: Verdicts) -> list[pa.Table]:

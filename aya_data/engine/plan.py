@@ -14,16 +14,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from aya_data.core.errors import InputError
 from aya_data.core.identity import canonical, digest
 from aya_data.core.license import policy
 from aya_data.core.spec import FilterUse, Spec
-from aya_data.core.stage import Builder, Environment, ExchangeFilter, Filter, Unit
+from aya_data.core.stage import Builder, Editor, Environment, ExchangeFilter, Filter, ReferenceFilter, Unit
 from aya_data.core.store import Workspace
 from aya_data.engine.codekey import code_key
 
-__all__ = ["Plan", "PlannedSource", "Stage", "engine_code", "make_plan"]
+__all__ = ["Plan", "PlannedSource", "Stage", "edit_identity", "engine_code", "make_plan"]
 
-Kind = Literal["read", "derive", "keys", "limit", "measure", "judge", "compare", "sample", "shards", "release"]
+Kind = Literal[
+    "read", "derive", "keys", "limit", "edit", "index", "measure", "judge", "compare", "sample", "shards", "release"
+]
 PART_BYTES = 32 << 20
 
 
@@ -104,6 +107,13 @@ def make_plan(spec: Spec, workspace: Workspace, *, part_bytes: int = PART_BYTES,
     )
     sources = _sources(spec, environment)
     chain = _chain(spec, environment)
+    for planned in chain:
+        late = [name for name in planned.filter.sources if sources[name].wave]
+        if isinstance(planned.filter, ReferenceFilter) and late:
+            raise InputError(
+                f"the filter {planned.name} compares with {late[0]!r}, which is made from rows that pass the filters",
+                "Compare with a source that reads files.",
+            )
     stages = tuple(_stages(spec, sources, chain, part_bytes, limit))
     return Plan(spec, environment, sources, chain, stages, part_bytes, limit, stages[-1].key)
 
@@ -185,6 +195,7 @@ def _stages(
     settled = ""
     last = 1 + max((s.wave for s in sources.values()), default=0)
     outputs: dict[str, str] = {}
+    first = ""
     for wave in range(last):
         members = [s for _, s in sorted(sources.items()) if s.wave == wave]
         reads = []
@@ -201,12 +212,13 @@ def _stages(
             yield Stage(name, kind, key, wave, source.name, reports=(name,))
         key = digest("keys", engine_code("keying"), settled, *reads)
         yield Stage(_waved("keys", wave), "keys", key, wave)
+        first = first or key
         key = digest(key, *reads)
         if limit is not None:
             key = digest("limit", engine_code("reading"), str(limit), str(spec.seed), key)
             name = _waved("limit", wave)
             yield Stage(name, "limit", key, wave, reports=(name,))
-        for stage in _filter_stages(chain, wave, key, settled):
+        for stage in _filter_stages(chain, wave, key, settled, first):
             yield stage
             key = stage.key
         settled = key
@@ -222,12 +234,30 @@ def _stages(
     yield Stage("release", "release", release)
 
 
-def _filter_stages(chain: Sequence[PlannedFilter], wave: int, before: str, settled: str) -> Iterator[Stage]:
-    """Measures, then alternating segments of row filters (one fused pass) and exchanges."""
+def _filter_stages(
+    chain: Sequence[PlannedFilter], wave: int, before: str, settled: str, references: str
+) -> Iterator[Stage]:
+    """Edits and indices, measures, then alternating segments of row filters (one fused pass) and exchanges."""
+    editors = editors_of(chain)
+    if editors:
+        before = digest("edit", engine_code("editing"), before, *(part for _, part in edit_identity(chain)))
+        names = tuple(_waved(f"edit:{chain[i].name}", wave) for i in editors)
+        title = _waved("edit:" + "+".join(chain[i].name for i in editors), wave)
+        yield Stage(title, "edit", before, wave, filters=editors, reports=names)
+    indices: dict[int, str] = {}
+    for index, planned in enumerate(chain):
+        made = planned.filter
+        if isinstance(made, ReferenceFilter):
+            indices[index] = digest(
+                "index", engine_code("judging"), planned.code, canonical(made.index_pins()),
+                canonical(sorted(made.sources)), references,
+            )  # fmt: skip
+            if wave == 0:
+                yield Stage(f"index:{planned.name}", "index", indices[index], filters=(index,))
     for index, planned in enumerate(chain):
         made = planned.filter
         if made.measure_columns:
-            key = digest("measure", planned.code, canonical(made.measure_pins()), before)
+            key = digest("measure", planned.code, canonical(made.measure_pins()), before, indices.get(index, ""))
             yield Stage(_waved(f"measure:{planned.name}", wave), "measure", key, wave, filters=(index,))
     key = before
     segment: list[int] = []
@@ -250,6 +280,20 @@ def _filter_stages(chain: Sequence[PlannedFilter], wave: int, before: str, settl
         else:
             segment.append(index)
     yield judged()
+
+
+def editors_of(chain: Sequence[PlannedFilter]) -> tuple[int, ...]:
+    """The positions of the filters that change texts."""
+    return tuple(i for i, planned in enumerate(chain) if isinstance(planned.filter, Editor) and planned.filter.edits)
+
+
+def edit_identity(chain: Sequence[PlannedFilter]) -> list[tuple[str, str]]:
+    """Name and key material of each filter that changes texts."""
+    return [
+        (chain[i].name, digest(chain[i].code, canonical(made.edit_pins())))
+        for i in editors_of(chain)
+        if isinstance(made := chain[i].filter, Editor)
+    ]
 
 
 def _waved(name: str, wave: int) -> str:

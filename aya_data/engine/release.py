@@ -101,6 +101,7 @@ def write_release(
     stages: Sequence[tuple[str, Mapping[str, int]]],
     parts: Sequence[tuple[Part, Keys | None]],
     epochs: Mapping[str, Mapping[str, int]],
+    statistics: Mapping[str, Mapping[str, Any]],
     documents: Documents,
     *,
     temporary: Path,
@@ -137,6 +138,7 @@ def write_release(
         "licenses": _license_facts(shards),
         "terms": sorted({term for shard in shards for term in shard.facts["terms"]}),
         "rules": rules,
+        "statistics": statistics,
         "assertions": _assertions(plan),
     }
     written = documents(manifest)

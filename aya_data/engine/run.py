@@ -10,14 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from aya_data.core import durable, ledger
+from aya_data.core import durable, ledger, statistics
 from aya_data.core.identity import digest, draws
 from aya_data.core.logical import BLOCK
+from aya_data.core.stage import Editor, ReferenceFilter
 from aya_data.core.store import Part, Record, Workspace
 from aya_data.engine import keying
 from aya_data.engine.comparing import losers_by_part
 from aya_data.engine.events import Events
-from aya_data.engine.plan import Plan, PlannedSource, Stage, engine_code
+from aya_data.engine.plan import Plan, PlannedSource, Stage, edit_identity, engine_code
 from aya_data.engine.pool import Executor
 from aya_data.engine.release import Documents, LedgerPart, Result, ShardFile, write_release
 from aya_data.engine.task import Task, make_task
@@ -47,6 +48,11 @@ class _RowPart:
     made: tuple[Part, keying.Keys | None] | None = None
     losers: list[int] = field(default_factory=list)
     measures: dict[int, Part] = field(default_factory=dict)
+
+    def remade(self, part: Part) -> None:
+        """Go on with ``part``, which has the new keys in it; remember the rows as they were made."""
+        self.made = self.made or (self.part, self.keys)
+        self.part, self.keys = part, None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +102,8 @@ class _Run:
         self.reference: list[_RowPart] = []
         self.ledgers: list[LedgerPart] = []
         self.consumed: list[Part] = []
+        self.indices: dict[int, Part] = {}
+        self.statistics: dict[str, dict[str, list[statistics.Statistic]]] = {}
         self.links: list[Part] = []
         self.sampled: Record | None = None
         self.shards: list[ShardFile] = []
@@ -111,6 +119,8 @@ class _Run:
             "derive": self._derive,
             "keys": self._number,
             "limit": self._limit,
+            "edit": self._edit,
+            "index": self._index,
             "measure": self._measure,
             "judge": self._judge,
             "compare": self._compare,
@@ -354,24 +364,64 @@ class _Run:
         records = self._tasks(tasks)
         ordered = [m for _, members in sorted(by_source.items()) for m in members]
         for m, record in zip(ordered, records, strict=True):
-            m.made = (m.part, m.keys)
-            m.part, m.keys = record.parts["rows"][0], None
+            m.remade(record.parts["rows"][0])
         self._keep_ledger(records)
         return self._sum(records)
 
     # Filters ---------------------------------------------------------------------------------------
+
+    def _edit(self, stage: Stage) -> dict[str, dict[str, int]]:
+        members = self.waves[stage.wave]
+        filters = [self.plan.chain[i].filter for i in stage.filters]
+        editors = [(name, made) for name, made in zip(stage.reports, filters, strict=True) if isinstance(made, Editor)]
+        described = edit_identity(self.plan.chain)
+        tasks = [
+            self._task(
+                m.part.path,
+                "editing:edit",
+                {"rows": m.part.digest, "keys": _keys_digest(m.keys), "editors": described, "stage": stage.name},
+                {"rows": m.part, "keys": m.keys, "editors": editors},
+                m.part.bytes,
+            )
+            for m in members
+        ]
+        records = self._tasks(tasks)
+        for m, record in zip(members, records, strict=True):
+            m.remade(record.parts["rows"][0])
+        self._keep_ledger(records)
+        return self._sum(records)
+
+    def _index(self, stage: Stage) -> dict[str, dict[str, int]]:
+        """Make what a filter compares every part with, from the rows of the sources that it names."""
+        index = stage.filters[0]
+        planned = self.plan.chain[index]
+        made = planned.filter
+        assert isinstance(made, ReferenceFilter)
+        rows = [(m.part, m.keys) for m in self.reference if m.source in made.sources]
+        identity = {
+            "filter": planned.name,
+            "pins": made.index_pins(),
+            "rows": [[part.digest, _keys_digest(keys)] for part, keys in rows],
+        }
+        record = self._inline(
+            " ".join(made.sources), "judging:index", identity, {"filter": made, "rows": rows}, planned.code
+        )
+        self.indices[index] = record.parts["index"][0]
+        return {}
 
     def _measure(self, stage: Stage) -> dict[str, dict[str, int]]:
         index = stage.filters[0]
         planned = self.plan.chain[index]
         made = planned.filter
         members = self.waves[stage.wave]
+        against = self.indices.get(index)
+        identity = {"filter": planned.name, "pins": made.measure_pins(), "index": against.digest if against else ""}
         tasks = [
             self._task(
                 m.part.path,
                 "judging:measure",
-                {"filter": planned.name, "pins": made.measure_pins(), "rows": m.part.digest},
-                {"filter": made, "rows": m.part},
+                {**identity, "rows": m.part.digest},
+                {"filter": made, "rows": m.part, "index": against},
                 m.part.bytes,
                 planned.code,
             )
@@ -403,8 +453,14 @@ class _Run:
         records = self._tasks(tasks)
         for m, record in zip(members, records, strict=True):
             m.selection, m.losers = record.parts["selection"][0], []
+            for name, counted in record.facts.get("statistics", {}).items():
+                self._count(name, counted)
         self._keep_ledger(records)
         return self._sum(records)
+
+    def _count(self, stage: str, counted: Mapping[str, statistics.Statistic]) -> None:
+        for name, statistic in counted.items():
+            self.statistics.setdefault(stage, {}).setdefault(name, []).append(statistic)
 
     def _compare(self, stage: Stage) -> dict[str, dict[str, int]]:
         """Compare rows of one use with each other: a prompt must not displace a row that is released."""
@@ -484,6 +540,7 @@ class _Run:
             "shard_size": spec.release.shard_size,
         }
         self.sampled = self._inline("all rows", "sampling:sample", identity, arguments)
+        self._count(stage.name, self.sampled.facts.get("statistics", {}))
         self._keep_ledger([self.sampled])
         return {name: dict(counts) for name, counts in self.sampled.counts.items()}
 
@@ -532,9 +589,13 @@ class _Run:
         assert self.sampled is not None
         stages = [(r.name, r.counts) for r in self.reports if any(r.counts.values())]
         parts = [m.made or (m.part, m.keys) for m in self._final()]
+        counted = {
+            name: {one: statistics.add(listed) for one, listed in sorted(found.items())}
+            for name, found in sorted(self.statistics.items())
+        }
         self.result = write_release(
             self.plan, self.workspace, self.shards, self.ledgers, stages, parts,
-            self.sampled.facts["epochs"], self.documents, **self.exchange,
+            self.sampled.facts["epochs"], counted, self.documents, **self.exchange,
         )  # fmt: skip
         self._cached = not self.result.fresh
         return {}
