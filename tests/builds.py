@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import aya_data.engine.worker  # noqa: F401 - what a child is forked with
+from aya_data import api
 from aya_data.core import durable, ledger
 from aya_data.core.errors import AyaDataError
 from aya_data.core.ledger import LEDGER
@@ -195,6 +196,34 @@ def traced(path: Path, workspace: Path, trace: Path, **options: Any) -> list[dic
     trace.mkdir(parents=True)
     assert in_child(_build_with, {"AYA_DATA_TRACE": str(trace)}, path, workspace, options) == 0
     return [json.loads(line) for line in (trace / "operations.jsonl").read_text().splitlines()]
+
+
+def _sample_with(variables: Mapping[str, str], spec: Path, workspace: Path, count: Path | None) -> None:
+    os.environ.update(variables)
+    durable.failpoint.__init__()  # type: ignore[misc]
+    durable.failpoint.active = True
+    api.build(spec, workspace=workspace, workers=1)
+    if count is not None:
+        count.write_text(str(durable.failpoint.count))
+
+
+def sample(spec: Path, workspace: Path) -> None:
+    """Build a spec of the real builders and filters in a child."""
+    assert in_child(_sample_with, {}, spec, workspace, None) == 0
+
+
+def sample_operations(spec: Path, workspace: Path) -> int:
+    """Build as :func:`sample` does; return how many durable operations it took."""
+    count = workspace.parent / "operations"
+    assert in_child(_sample_with, {}, spec, workspace, count) == 0
+    return int(count.read_text())
+
+
+def sample_killed_at(operation: int, spec: Path, workspace: Path) -> bool:
+    """Build in a child that is killed just before its ``operation``-th durable operation; whether it was."""
+    code = in_child(_sample_with, {"AYA_DATA_FAIL_AT": str(operation)}, spec, workspace, None)
+    assert code in (0, -signal.SIGKILL), code
+    return code != 0
 
 
 # What came out ---------------------------------------------------------------------------------------

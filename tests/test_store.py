@@ -37,7 +37,7 @@ def test_a_result_exists_when_its_record_does(tmp_path: Path) -> None:
     assert store.get(KEY) is None
     record = output.commit()
     assert store.get(KEY) == record
-    assert [p.path for p in store.parts(record)] == [f"ab/{KEY}/rows-00000.parquet"]
+    assert [p.path for p in store.parts(record)] == [f"a/{KEY}/rows-00000.parquet"]
 
 
 def test_a_record_comes_back_as_it_was(tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_a_record_that_is_none_is_named_and_made_anew(tmp_path: Path, text: str)
     commit(store)
     (store.folder(KEY) / "record.json").write_text(text)
     [(part, what)] = store.verify()
-    assert part.path == f"ab/{KEY}/record.json" and what.startswith("not a record: ")
+    assert part.path == f"a/{KEY}/record.json" and what.startswith("not a record: ")
     assert store.get(KEY) is None
     assert not store.folder(KEY).exists()
     commit(store)

@@ -25,7 +25,17 @@ from typing import IO, Any
 
 from aya_data.core.errors import WorkspaceUnusable
 
-__all__ = ["make_folder", "open_new", "refused", "remove", "replace", "sweep", "write_bytes", "write_json"]
+__all__ = [
+    "make_folder",
+    "open_new",
+    "refused",
+    "remove",
+    "replace",
+    "sweep",
+    "sync_folder",
+    "write_bytes",
+    "write_json",
+]
 
 TEMPORARY = ".tmp"
 BUFFER = 8 << 20
@@ -96,10 +106,10 @@ class _Pending(io.RawIOBase):
 
 
 @contextlib.contextmanager
-def open_new(path: Path) -> Iterator[IO[bytes]]:
+def open_new(path: Path, *, sync: bool = True) -> Iterator[IO[bytes]]:
     """Write a new file at ``path``; it appears, complete and durable, when the block ends well.
 
-    On an error inside the block nothing is left. Raises :class:`WorkspaceUnusable` when the system
+    Without ``sync`` its entry in the folder is not durable before somebody calls :func:`sync_folder`. On an error inside the block nothing is left. Raises :class:`WorkspaceUnusable` when the system
     refuses (full disk, read-only folder, size limit).
     """
     temporary = path.with_name(path.name + TEMPORARY)
@@ -115,7 +125,7 @@ def open_new(path: Path) -> Iterator[IO[bytes]]:
             _discard(buffered, raw, temporary)
             raise
         buffered.close()
-        replace(temporary, path)
+        replace(temporary, path, sync=sync)
     except OSError as error:
         raise refused(path, error) from error
 
@@ -140,12 +150,13 @@ def write_json(path: Path, value: Any) -> None:
     write_bytes(path, (text + "\n").encode())
 
 
-def replace(old: Path, new: Path) -> None:
+def replace(old: Path, new: Path, *, sync: bool = True) -> None:
     """Rename ``old`` to ``new``, over a file that may be there, and make the rename durable."""
     try:
         failpoint("rename", old, to=str(new))
         old.replace(new)
-        sync_folder(new.parent)
+        if sync:
+            sync_folder(new.parent)
     except OSError as error:
         raise refused(new, error) from error
 

@@ -31,7 +31,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from aya_data.core import durable
-from aya_data.core.errors import CorruptPart, WorkspaceLocked
+from aya_data.core.errors import CorruptPart, InputError, WorkspaceLocked
 
 __all__ = ["Output", "Part", "PartWriter", "Record", "Store", "Workspace", "file_digest", "write_table"]
 
@@ -197,10 +197,15 @@ class PartWriter:
 
 
 @contextlib.contextmanager
-def open_part(path: Path, schema: pa.Schema, row_group: int = ROW_GROUP) -> Iterator[tuple[PartWriter, list[Part]]]:
-    """Write one Parquet file durably; the list holds its :class:`Part` when the block has ended."""
+def open_part(
+    path: Path, schema: pa.Schema, row_group: int = ROW_GROUP, *, sync: bool = True
+) -> Iterator[tuple[PartWriter, list[Part]]]:
+    """Write one Parquet file durably; the list holds its :class:`Part` when the block has ended.
+
+    ``sync`` as in :func:`aya_data.core.durable.open_new`.
+    """
     done: list[Part] = []
-    with durable.open_new(path) as file:
+    with durable.open_new(path, sync=sync) as file:
         writer = PartWriter(file, schema, row_group)
         try:
             yield writer, done
@@ -240,7 +245,7 @@ class Output:
         """Stream the next part called ``name``."""
         listed = self._parts.setdefault(name, [])
         path = self._folder / f"{name}-{len(listed):05d}.parquet"
-        with open_part(path, schema, row_group) as (writer, done):
+        with open_part(path, schema, row_group, sync=False) as (writer, done):
             yield writer
         part = done[0]
         listed.append(Part(str(path.relative_to(self._store.root)), part.rows, part.bytes, part.digest))
@@ -256,6 +261,8 @@ class Output:
         """Write the record: from here on the result exists."""
         parts = {name: tuple(listed) for name, listed in self._parts.items()}
         record = Record(self._key, self._stage, parts, counts or {}, facts or {})
+        if parts:
+            durable.sync_folder(self._folder)
         durable.write_json(self._folder / "record.json", record.dump())
         return record
 
@@ -268,7 +275,7 @@ class Store:
 
     def folder(self, key: str) -> Path:
         """Where the result of ``key`` lies or will lie."""
-        return self.root / key[:2] / key
+        return self.root / key[:1] / key
 
     def get(self, key: str) -> Record | None:
         """Return the result of ``key`` if it is committed and all its files have their recorded size.
@@ -443,6 +450,31 @@ class Workspace:
 def default_workspace() -> Path:
     """``AYA_DATA_HOME``, or ``.aya-data`` in the current folder."""
     return Path(os.environ.get("AYA_DATA_HOME") or ".aya-data")
+
+
+def open_workspace(path: str | Path | None = None) -> Workspace:
+    """Return the workspace at ``path``, or the default one; it need not exist yet.
+
+    Raises :class:`InputError` for what no workspace can be: a file, or a path that is not UTF-8.
+    """
+    place = Workspace(Path(path) if path is not None else default_workspace())
+    given = "--workspace" if path is not None else "AYA_DATA_HOME"
+    try:
+        str(place.root).encode()
+    except UnicodeEncodeError:
+        said = os.fsencode(place.root).decode("utf-8", "backslashreplace")
+        raise InputError(
+            f"the path of the workspace, {said}, is not UTF-8", f"Name another folder with {given}."
+        ) from None
+    for folder in (place.root, *place.root.parents):
+        if folder.is_dir():
+            break
+        if folder.exists() or folder.is_symlink():
+            what = f"{folder} is a file, and a workspace is a folder"
+            if folder != place.root:
+                what = f"the workspace {place.root} cannot be there: {folder} is a file"
+            raise InputError(what, f"Name a folder with {given}.")
+    return place
 
 
 def command_line() -> str:

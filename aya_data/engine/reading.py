@@ -2,30 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from aya_data.core.identity import draws
+from aya_data.core.identity import draw, draws
 from aya_data.core.ledger import LEDGER, entries, rejected, tally
 from aya_data.core.row import PART, Rejection, tabulate
 from aya_data.core.stage import Batch, Builder, Unit
 from aya_data.core.store import Output, Part, Store
 from aya_data.engine.keying import Keys, with_keys
 
-__all__ = ["derive", "limit", "read"]
+__all__ = ["bundles", "derive", "limit", "read"]
 
 MAX_CHARS = 1_000_000
+SMALL = 32
+BUNDLE = 24
+
+
+def bundles(units: Sequence[Unit], part_bytes: int) -> list[list[Unit]]:
+    """Put small units together, so that a thousand small files are not a thousand parts.
+
+    Units below 1/32 of a part are bundled in their order (by digest). A bundle ends where the digest of a unit
+    says so, one time in 24, or when a quarter of a part is reached: a new file changes its own bundle only.
+    """
+    made: list[list[Unit]] = []
+    waiting: list[Unit] = []
+    size = 0
+    for unit in units:
+        if not 0 < unit.size < part_bytes // SMALL:
+            made.append([unit])
+            continue
+        waiting.append(unit)
+        size += unit.size
+        if size >= part_bytes // 4 or draw(0, "bundle", unit.digest) % BUNDLE == 0:
+            made.append(waiting)
+            waiting, size = [], 0
+    return [*made, waiting] if waiting else made
 
 
 def read(
-    store: Store, output: Output, *, builder: Builder, unit: Unit, stage: str, part_bytes: int
+    store: Store, output: Output, *, builder: Builder, units: Sequence[Unit], stage: str, part_bytes: int
 ) -> tuple[Mapping[str, Mapping[str, int]], Mapping[str, Any]]:
-    """Read one unit into parts ``rows`` and ``ledger``. Memory: one batch and one part."""
-    return _write(output, builder, builder.read(unit), stage, part_bytes)
+    """Read units into parts ``rows`` and ``ledger``. Memory: one batch and one part."""
+    batches = (batch for unit in units for batch in builder.read(unit))
+    return _write(output, builder, batches, stage, part_bytes)
 
 
 def derive(

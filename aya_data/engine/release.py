@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import platform
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,6 +45,8 @@ Documents = Callable[[Mapping[str, Any]], Mapping[str, str]]
 EDGES = pa.schema([pa.field("child", pa.string()), pa.field("parent", pa.string()), pa.field("source", pa.string())])
 LEDGER_ROWS = 2_000_000
 """Rows per ledger file."""
+STREAM_BLOCK = 65_536
+"""Rows of ledger and edges that are digested together; a part of the definition of a version."""
 
 LIBRARIES = (
     "pyarrow", "duckdb", "numpy", "pydantic", "jinja2", "fasttext-numpy2-wheel", "sentencepiece", "tokenizers",
@@ -115,13 +117,15 @@ def write_release(
     durable.remove(fresh)
     durable.make_folder(fresh / "ledger")
     files = [_place(workspace, shard, fresh) for shard in shards]
+    for folder in sorted({(fresh / shard.path).parent for shard in shards}):
+        durable.sync_folder(folder)
     with connect(temporary, memory, threads) as con:
         ledger_files, ledger_digest, rules = _write_ledger(con, workspace, ledgers, fresh, [n for n, _ in stages])
         edge_files, edge_digest = _write_edges(con, workspace, parts, fresh)
     rows_digest = combined_digest([(shard.path, str(shard.facts["digest"])) for shard in shards])
     lock = _lock(plan)
     durable.write_json(fresh / "aya.lock", lock)
-    version = digest("release", rows_digest, ledger_digest, edge_digest, (fresh / "aya.lock").read_bytes())[:12]
+    version = version_of(rows_digest, ledger_digest, edge_digest, (fresh / "aya.lock").read_bytes())
     manifest: dict[str, Any] = {
         "name": spec.name,
         "version": version,
@@ -162,11 +166,29 @@ def write_release(
     return Result(spec.name, version, final, manifest["rows"], rows_digest, manifest, True)
 
 
+def version_of(rows: str, ledger: str, edges: str, lock: bytes) -> str:
+    """The version of a release whose shards, ledger and edges have these logical digests."""
+    return digest("release", rows, ledger, edges, lock)[:12]
+
+
+def stream_digest(name: str, blocks: Iterable[str]) -> str:
+    """The logical digest of the ``ledger`` or the ``edges`` from those of its blocks.
+
+    A block is :data:`STREAM_BLOCK` rows of a file, or what is left of it; see :func:`stream_block`.
+    """
+    return digest(name, *blocks)
+
+
+def stream_block(table: pa.Table) -> str:
+    """The logical digest of one block: where a row was found says nothing of what it is."""
+    return logical_digest(table.drop_columns([name for name in ("file", "row") if name in table.column_names]))
+
+
 def _place(workspace: Workspace, shard: ShardFile, release: Path) -> dict[str, Any]:
     """Copy a shard from the store after checking it; a copy, so that damage to one cannot reach the other."""
     source = workspace.store.check(shard.part)
     target = release / shard.path
-    with durable.open_new(target) as out, source.open("rb") as file:
+    with durable.open_new(target, sync=False) as out, source.open("rb") as file:
         shutil.copyfileobj(file, out, 8 << 20)
     return {
         "path": shard.path,
@@ -216,8 +238,8 @@ def _write_ledger(
         f"SELECT {', '.join('l.' + c for c in LEDGER.names)} FROM ledger l "
         "LEFT JOIN stage_order o ON l.stage = o.stage ORDER BY o.number, l.stage, l.source, l.row_key, l.outcome, "
         "l.rule, l.value, l.evidence, l.partner, l.file, l.row"
-    ).to_arrow_reader(65_536)
-    files, found = _write_stream(reader, LEDGER, release, "ledger", ("file", "row"))
+    ).to_arrow_reader(STREAM_BLOCK)
+    files, found = _write_stream(reader, LEDGER, release, "ledger")
     return files, found, [dict(zip(names, row, strict=True)) for row in rules]
 
 
@@ -252,13 +274,11 @@ def _write_edges(
             "LEFT JOIN edge_keys k ON k.name = f.name AND k.place = r.file_row_number "
             "WHERE len(r.provenance.parents) > 0"
         )
-    reader = con.sql("SELECT child, parent, source FROM edges ORDER BY ALL").to_arrow_reader(65_536)
-    return _write_stream(reader, EDGES, release, "edges", ())
+    reader = con.sql("SELECT child, parent, source FROM edges ORDER BY ALL").to_arrow_reader(STREAM_BLOCK)
+    return _write_stream(reader, EDGES, release, "edges")
 
 
-def _write_stream(
-    reader: Any, schema: pa.Schema, release: Path, name: str, unidentifying: Sequence[str]
-) -> tuple[list[dict[str, Any]], str]:
+def _write_stream(reader: Any, schema: pa.Schema, release: Path, name: str) -> tuple[list[dict[str, Any]], str]:
     """Stream sorted batches into files of at most :data:`LEDGER_ROWS` rows; return them and a logical digest."""
     files: list[dict[str, Any]] = []
     digests: list[str] = []
@@ -267,14 +287,13 @@ def _write_stream(
 
     def put(writer: PartWriter, table: pa.Table) -> None:
         writer.write(table)
-        said = table.drop_columns(list(unidentifying)) if unidentifying else table
-        digests.append(logical_digest(said))
+        digests.append(stream_block(table))
 
     batches = iter(reader)
     done = False
     while not done:
         path = release / "ledger" / f"{name}-{len(files):05d}.parquet"
-        with open_part(path, schema, 65_536) as (writer, finished):
+        with open_part(path, schema, STREAM_BLOCK) as (writer, finished):
             while writer.rows + waiting < LEDGER_ROWS:
                 batch = next(batches, None)
                 if batch is None:
@@ -282,20 +301,20 @@ def _write_stream(
                     break
                 block.append(pa.Table.from_batches([batch]).cast(schema))
                 waiting += block[-1].num_rows
-                if waiting >= 65_536:
+                if waiting >= STREAM_BLOCK:
                     joined = pa.concat_tables(block).combine_chunks()
-                    put(writer, joined.slice(0, 65_536))
-                    rest = joined.slice(65_536)
+                    put(writer, joined.slice(0, STREAM_BLOCK))
+                    rest = joined.slice(STREAM_BLOCK)
                     block, waiting = ([rest] if rest.num_rows else []), rest.num_rows
             while waiting and (done or writer.rows < LEDGER_ROWS):
                 joined = pa.concat_tables(block).combine_chunks()
-                take = min(65_536, LEDGER_ROWS - writer.rows)
+                take = min(STREAM_BLOCK, LEDGER_ROWS - writer.rows)
                 put(writer, joined.slice(0, take))
                 rest = joined.slice(take)
                 block, waiting = ([rest] if rest.num_rows else []), rest.num_rows
         part = finished[0]
         files.append({"path": f"ledger/{part.path}", "bytes": part.bytes, "digest": part.digest, "rows": part.rows})
-    return files, digest(name, *digests)
+    return files, stream_digest(name, digests)
 
 
 def _lock(plan: Plan) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from aya_data.engine.comparing import losers_by_part
 from aya_data.engine.events import Events
 from aya_data.engine.plan import Plan, PlannedSource, Stage, edit_identity, engine_code
 from aya_data.engine.pool import Executor
+from aya_data.engine.reading import bundles
 from aya_data.engine.release import Documents, LedgerPart, Result, ShardFile, write_release
 from aya_data.engine.task import Task, make_task
 
@@ -239,20 +240,24 @@ class _Run:
     def _read_tasks(self, stage: Stage) -> list[Task]:
         source = self.plan.sources[stage.source]
         tasks = []
-        for unit in source.units:
-            described = [unit.digest, unit.name, list(unit.slice or ()), unit.config, unit.split, unit.revision]
+        for units in bundles(source.units, self.plan.part_bytes):
             identity = {
                 **source.identity,
-                "unit": [*described, dict(unit.labels)],
+                "units": [
+                    [u.digest, u.name, list(u.slice or ()), u.config, u.split, u.revision, dict(u.labels)]
+                    for u in units
+                ],
                 "part_bytes": self.plan.part_bytes,
             }
             arguments = {
                 "builder": source.builder,
-                "unit": unit,
+                "units": units,
                 "stage": stage.name,
                 "part_bytes": self.plan.part_bytes,
             }
-            tasks.append(self._task(unit.name, "reading:read", identity, arguments, unit.size, source.code, stage.name))
+            label = units[0].name + (f" and {len(units) - 1} more" if len(units) > 1 else "")
+            size = sum(unit.size for unit in units)
+            tasks.append(self._task(label, "reading:read", identity, arguments, size, source.code, stage.name))
         return tasks
 
     def _derive(self, stage: Stage) -> dict[str, dict[str, int]]:
@@ -573,16 +578,35 @@ class _Run:
         with_tools = any(record.facts["tools"] for record in records)
         gathers = []
         shards = self.sampled.facts["shards"]
-        for number, shard in enumerate(shards):
-            blocks = [parts for _, parts in sorted(places[number].items())]
-            named = [[[part.digest, group] for part, group in parts] for parts in blocks]
-            identity = {"kind": shard["kind"], "tools": with_tools, "blocks": named}
-            arguments = {"kind": shard["kind"], "blocks": blocks, "with_tools": with_tools}
-            size = sum(part.bytes * BLOCK // max(1, part.rows) // 8 for parts in blocks for part, _ in parts)
-            label = f"{shard['variety']} {shard['split']} {shard['number']}"
-            gathers.append(self._task(label, "sharding:gather", identity, arguments, min(size, shard["rows"] * 1000)))
-        for shard, record in zip(shards, self._tasks(gathers), strict=True):
-            self.shards.append(ShardFile(part=record.parts["shard"][0], facts=record.facts, **shard))
+        for numbers in _few_rows([shard["rows"] for shard in shards]):
+            wanted = []
+            for number in numbers:
+                blocks = [parts for _, parts in sorted(places[number].items())]
+                wanted.append({"kind": shards[number]["kind"], "blocks": blocks})
+            named = [
+                [one["kind"], [[[part.digest, group] for part, group in parts] for parts in one["blocks"]]]
+                for one in wanted
+            ]
+            parts = [part for one in wanted for listed in one["blocks"] for part, _ in listed]
+            size = sum(part.bytes * BLOCK // max(1, part.rows) // 8 for part in parts)
+            first = shards[numbers[0]]
+            label = f"{first['variety']} {first['split']} {first['number']}"
+            gathers.append(
+                self._task(
+                    label + (f" and {len(numbers) - 1} more" if len(numbers) > 1 else ""),
+                    "sharding:gather",
+                    {"shards": named, "tools": with_tools},
+                    {"shards": wanted, "with_tools": with_tools},
+                    min(size, 1000 * sum(shards[number]["rows"] for number in numbers)),
+                )
+            )
+        made = [
+            (part, facts)
+            for record in self._tasks(gathers)
+            for part, facts in zip(record.parts["shard"], record.facts["shards"], strict=True)
+        ]
+        for shard, (part, facts) in zip(shards, made, strict=True):
+            self.shards.append(ShardFile(part=part, facts=facts, **shard))
         return {}
 
     def _release(self, stage: Stage) -> dict[str, dict[str, int]]:
@@ -617,6 +641,19 @@ class _Run:
             "version": self.result.version if self.result else None,
         }
         durable.write_json(self.workspace.builds / f"{spec.name}.{spec.profile}.json", noted)
+
+
+def _few_rows(sizes: Sequence[int]) -> list[list[int]]:
+    """Put neighbouring small shards together, up to one block of rows; return the numbers of each group."""
+    groups: list[list[int]] = []
+    rows = BLOCK
+    for number, size in enumerate(sizes):
+        if rows + size > BLOCK:
+            groups.append([])
+            rows = 0
+        groups[-1].append(number)
+        rows += size
+    return groups
 
 
 def _keys_json(keys: keying.Keys | None) -> list[list[Any]]:

@@ -77,11 +77,18 @@ def _annotated(table: pa.Table, facts: pa.Table) -> pa.Table:
 
 
 def gather(
-    store: Store, output: Output, *, kind: str, blocks: Sequence[Sequence[tuple[Part, int]]], with_tools: bool
+    store: Store, output: Output, *, shards: Sequence[Mapping[str, Any]], with_tools: bool
 ) -> tuple[Mapping[str, Mapping[str, int]], Mapping[str, Any]]:
+    """Write shards (``kind``, ``blocks``), one after the other. Facts: of each its digest and counts."""
+    return {}, {"shards": [_gather(store, output, **shard, with_tools=with_tools) for shard in shards]}
+
+
+def _gather(
+    store: Store, output: Output, *, kind: str, blocks: Sequence[Sequence[tuple[Part, int]]], with_tools: bool
+) -> dict[str, Any]:
     """Write one shard from row groups of scattered parts, block by block, each in the order of its positions.
 
-    Memory: one block of rows. Facts: the logical digest, and what the catalog and the card count.
+    Memory: one block of rows. Returns the logical digest, and what the catalog and the card count.
     """
     digests: list[str] = []
     groups: dict[tuple[str, ...], int] = {}
@@ -104,14 +111,13 @@ def gather(
                 key = tuple(str(row[name]) for name in GROUPS)
                 groups[key] = groups.get(key, 0) + row["count_all"]
             terms |= {t for listed in table["terms"].to_pylist() for t in listed or ()}
-    facts = {
+    return {
         "digest": joined_digest(digests),
         "chars": chars,
         "tokens": tokens,
         "groups": [[*key, count] for key, count in sorted(groups.items())],
         "terms": sorted(terms),
     }
-    return {}, facts
 
 
 OPEN = 128
