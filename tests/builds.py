@@ -29,7 +29,8 @@ from aya_data.core.spec import load_spec
 from aya_data.core.store import Workspace, command_line
 from aya_data.engine import shape
 from aya_data.engine.events import Events, Listener
-from aya_data.engine.plan import PART_BYTES, Plan, make_plan
+from aya_data.engine.memory import PART_BYTES
+from aya_data.engine.plan import Plan, make_plan
 from aya_data.engine.pool import INLINE_BYTES, LocalExecutor
 from aya_data.engine.release import EDGES
 from aya_data.engine.run import Build, run
@@ -168,7 +169,7 @@ def command(path: Path, workspace: Path, variables: Mapping[str, str] | None = N
 def in_child(work: Callable[..., None], *arguments: Any) -> int:
     """Run ``work`` in a new process; return its exit code, negative for a signal."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.builds"])
+    context.set_forkserver_preload(["tests.builds", "tests.warm"])
     child = context.Process(target=work, args=arguments)
     child.start()
     child.join()

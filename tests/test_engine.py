@@ -15,7 +15,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from aya_data.core import durable
 from aya_data.core.errors import WorkspaceLocked
 from aya_data.core.ledger import balance
 from aya_data.core.store import Store, Workspace
@@ -358,38 +357,6 @@ def test_every_stage_balances_and_hands_on_what_it_has(tmp_path: Path) -> None:
 
 
 # Memory ----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.slow
-def test_memory_is_a_budget(tmp_path: Path) -> None:
-    """Ten times the data under the same limit, the larger one 217 MB of text: the peak stays below it.
-
-    A worker holds one shard, so shards are smaller than the default here.
-    """
-    limit = 700 << 20
-    peaks = []
-    filler = "Numbers are something that people think about in many different ways all over the world. " * 8
-    for rows in (15_000, 150_000):
-        folder = tmp_path / str(rows)
-        records = [
-            {"p": f"Tell me about {i}. {filler}", "a": f"{filler} So it is with {i}.", "lang": "en", "license": "MIT"}
-            for i in range(rows)
-        ]
-        text = builds.SMALL.replace("rows: 40", f"rows: {rows * 2 // 3}")
-        text = text.replace("validation: 0.1", "validation: 0.1, shard_size: 32MB")
-        spec = builds.spec(folder, text, records, files=4)
-        assert builds.in_child(_measured, spec, folder, limit) == 0
-        peaks.append(int((folder / "peak").read_text()))
-        durable.remove(folder / "workspace")
-    assert max(peaks) < limit, peaks
-
-
-def _measured(spec: Path, folder: Path, limit: int) -> None:
-    import resource
-
-    builds.build(spec, folder / "workspace", part_bytes=limit // 32, memory=limit // 2)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
-    (folder / "peak").write_text(str(peak))
 
 
 def test_the_store_holds_what_the_last_build_names(tmp_path: Path) -> None:

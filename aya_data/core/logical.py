@@ -63,7 +63,7 @@ def _update(state: hashlib.blake2b, array: pa.Array, skip: tuple[str, ...] = ())
     state.update(np.packbits(valid).tobytes())
     kind = array.type
     if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_binary(kind):
-        filled = pc.fill_null(array, b"" if pa.types.is_binary(kind) else "")
+        filled = pc.fill_null(array, b"" if pa.types.is_binary(kind) else "") if array.null_count else array
         lengths = np.asarray(pc.binary_length(filled)).astype("<i8")
         state.update(lengths.tobytes())
         for piece in _pieces(filled):
@@ -71,7 +71,8 @@ def _update(state: hashlib.blake2b, array: pa.Array, skip: tuple[str, ...] = ())
     elif pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_map(kind):
         lengths = np.asarray(pc.fill_null(_lengths(array), 0)).astype("<i8")
         state.update(lengths.tobytes())
-        _update(state, array.drop_null().flatten() if not pa.types.is_map(kind) else _entries(array))
+        whole = array.drop_null() if array.null_count else array
+        _update(state, _entries(array) if pa.types.is_map(kind) else whole.flatten())
     elif pa.types.is_struct(kind):
         for index in sorted(range(kind.num_fields), key=lambda i: str(kind.field(i).name)):
             name = kind.field(index).name

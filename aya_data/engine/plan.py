@@ -21,13 +21,13 @@ from aya_data.core.spec import FilterUse, Spec
 from aya_data.core.stage import Builder, Editor, Environment, ExchangeFilter, Filter, ReferenceFilter, Unit
 from aya_data.core.store import Workspace
 from aya_data.engine.codekey import code_key
+from aya_data.engine.memory import PART_BYTES
 
 __all__ = ["Plan", "PlannedSource", "Stage", "edit_identity", "engine_code", "make_plan"]
 
 Kind = Literal[
     "read", "derive", "keys", "limit", "edit", "index", "measure", "judge", "compare", "sample", "shards", "release"
 ]
-PART_BYTES = 32 << 20
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,11 +96,8 @@ def _gather(
     chars, tokens = 0, None
     with output.part("shard", released(kind, with_tools)) as writer:
         for block in blocks:
-            tables = [_opened(store, part).read_row_group(group) for part, group in block]
-            table = pa.concat_tables(tables)
-            order = np.argsort(np.asarray(table[POSITION]), kind="stable")
-            table = table.take(pa.array(order)).drop_columns([POSITION])
-            rows = shape(table, kind, with_tools).combine_chunks()
+            table = _ordered([_opened(store, part).read_row_group(group) for part, group in block])
+            rows = shape(table, kind, with_tools)
             writer.write(rows)
             digests.append(block_digest(rows))
             said = pc.struct_field(table["messages"].combine_chunks().flatten(), "content")
@@ -111,6 +108,7 @@ def _gather(
                 key = tuple(str(row[name]) for name in GROUPS)
                 groups[key] = groups.get(key, 0) + row["count_all"]
             terms |= {t for listed in table["terms"].to_pylist() for t in listed or ()}
+            del table, rows, said  # before the next block is read
     return {
         "digest": joined_digest(digests),
         "chars": chars,
@@ -118,6 +116,20 @@ def _gather(
         "groups": [[*key, count] for key, count in sorted(groups.items())],
         "terms": sorted(terms),
     }
+
+
+def _ordered(tables: list[pa.Table]) -> pa.Table:
+    """Join tables in the order of their positions, a column at a time: no two copies of a block of texts."""
+    order = pa.array(np.argsort(np.concatenate([np.asarray(table[POSITION]) for table in tables]), kind="stable"))
+    names = [name for name in tables[0].column_names if name != POSITION]
+    columns = []
+    for name in names:
+        columns.append(
+            pa.chunked_array([c for table in tables for c in table[name].chunks]).combine_chunks().take(order)
+        )
+        for index, table in enumerate(tables):
+            tables[index] = table.drop_columns([name])
+    return pa.table(dict(zip(names, columns, strict=True)))
 
 
 OPEN = 128

@@ -33,7 +33,8 @@ from aya_data.core.spec import load_spec
 from aya_data.core.store import Workspace
 from aya_data.core.terms import terms_table
 from aya_data.engine.events import Events
-from aya_data.engine.plan import PART_BYTES, make_plan
+from aya_data.engine.memory import PART_BYTES
+from aya_data.engine.plan import make_plan
 from aya_data.engine.pool import INLINE_BYTES, LocalExecutor
 from aya_data.engine.run import Build, run
 from tests.builds import tree
@@ -357,6 +358,17 @@ def rearranged(source: Path, target: Path, purpose: str, files: int) -> None:
             (target / f"{name}.jsonl").write_text("".join(line + "\n" for line in lines), encoding="utf-8")
         else:
             pq.write_table(piece, target / f"{name}.parquet", row_group_size=97 + number, compression="snappy")
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize("options", [{"workers": 1}, {"workers": 4}, {"workers": 2, "part_bytes": 5 << 20}])
+def test_workers_and_parts_change_nothing_of_the_large_build(
+    research: Real, tmp_path: Path, options: dict[str, int]
+) -> None:
+    spec = prepared(tmp_path, "mixed.yaml")
+    built = build(spec, tmp_path / "workspace", **options)
+    assert built.result.digest == research.build.result.digest
+    assert tree(built.result.path) == tree(research.build.result.path)
 
 
 def test_renamed_resharded_and_permuted_files_change_nothing(subset: Real, tmp_path: Path) -> None:
