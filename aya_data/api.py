@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from aya_data.core import durable
-from aya_data.core.errors import InputError
-from aya_data.core.spec import load_spec
-from aya_data.core.store import UNFINISHED, Workspace, command_line, default_workspace
+from aya_data.core.errors import InputError, SpecError, WrongSetting
+from aya_data.core.spec import Spec, load_spec
+from aya_data.core.store import UNFINISHED, Workspace, command_line, open_workspace
 from aya_data.engine.events import Events, Listener, open_log
-from aya_data.engine.plan import PART_BYTES, Plan, make_plan
+from aya_data.engine.memory import PART_BYTES, shares
+from aya_data.engine.plan import Plan, make_plan
 from aya_data.engine.pool import LocalExecutor
 from aya_data.engine.run import Build, run
 from aya_data.publish.card import attribution, card, dataset_info
@@ -26,6 +28,10 @@ from aya_data.publish.card import attribution, card, dataset_info
 __all__ = ["build", "gc", "plan", "plan_as_dict", "releases"]
 
 MINIMUM_MEMORY = 512 << 20
+DOWNLOADED = re.compile(r"(?:sha256-[0-9a-f]{64}|git-[0-9a-f]{40})(?:\.[a-z0-9]+){0,2}$")
+"""What a complete file from the Hub is called in the cache; one that is still coming has another ending."""
+FETCHED = ("models", "tokenizers")
+"""The folders in the cache that huggingface_hub downloads to."""
 
 
 def documents(manifest: Mapping[str, Any]) -> dict[str, str]:
@@ -48,11 +54,11 @@ def build(
 ) -> Build:
     """Build a spec into a release and register it in the catalog.
 
-    ``workers`` defaults to the processors of this machine, ``memory`` (bytes) to half of its memory, ``part_size``
-    (bytes in memory of an intermediate part) to 32 MiB or less where memory asks for it. None of
-    these changes the release. Raises SpecError, InputError, BuildError.
+    ``workers`` defaults to the processors of this machine, ``memory`` (bytes, of all processes together) to half of
+    its memory, ``part_size`` (bytes in memory of an intermediate part) to 32 MiB; workers and parts are fewer and
+    smaller where memory asks for it. None of these changes the release. Raises SpecError, InputError, BuildError.
     """
-    place = Workspace(Path(workspace) if workspace is not None else default_workspace())
+    place = open_workspace(workspace)
     if "?" in str(place.root):
         raise InputError(
             f"the path of the workspace, {place.root}, holds a '?', which the catalog's file cannot be opened with",
@@ -61,18 +67,27 @@ def build(
     workers = max(1, workers or os.cpu_count() or 1)
     memory = memory or total_memory() // 2
     if memory < MINIMUM_MEMORY:
-        raise InputError(f"--memory {memory >> 20} MiB is too little", f"Give at least {MINIMUM_MEMORY >> 20} MiB.")
-    part_bytes = part_size or min(PART_BYTES, memory // workers // 16)
+        raise InputError(f"--memory {size(memory)} is too little", f"Give at least {size(MINIMUM_MEMORY)}.")
+    if memory > total_memory():
+        here = size(total_memory())
+        raise InputError(f"--memory {size(memory)} is more than there is", f"This process may use at most {here}.")
+    share = shares(memory, workers)
+    part_bytes = part_size or share.part_bytes
     # Compiled kernels are kept in the workspace; a cache the user named is theirs to share.
     os.environ.setdefault("NUMBA_CACHE_DIR", str(place.cache / "numba"))
     loaded = load_spec(spec, profile, sets)
     with place.hold(command_line()):
         log, _ = open_log(place.events, f"{loaded.name}-{profile}")
         events = Events(log, *listeners)
-        made = make_plan(loaded, place, part_bytes=part_bytes, limit=limit)
+        made = _planned(loaded, place, part_bytes, limit)
+        together = {stage.name: str(stage.wave) for stage in made.stages if stage.kind == "read"}
+        events("planned", name=loaded.name, reads=together)
         durable.make_folder(place.temporary)
-        with LocalExecutor(place.store.root, workers) as executor:
-            done = run(made, place, executor, events, documents, memory // 2, workers)
+        with LocalExecutor(place.store.root, share.workers) as executor:
+            try:
+                done = run(made, place, executor, events, documents, share.exchange, share.workers)
+            except WrongSetting as error:
+                raise _placed(loaded, error) from None
         from aya_data.catalog.register import register
 
         register(place)
@@ -88,13 +103,25 @@ def plan(
     limit: int | None = None,
 ) -> Plan:
     """Plan a build without running anything. Listings of Hub repositories go to the cache; else nothing is written."""
-    place = Workspace(Path(workspace) if workspace is not None else default_workspace())
-    return make_plan(load_spec(spec, profile, sets), place, limit=limit)
+    place = open_workspace(workspace)
+    return _planned(load_spec(spec, profile, sets), place, PART_BYTES, limit)
+
+
+def _planned(spec: Spec, place: Workspace, part_bytes: int, limit: int | None) -> Plan:
+    try:
+        return make_plan(spec, place, part_bytes=part_bytes, limit=limit)
+    except WrongSetting as error:
+        raise _placed(spec, error) from None
+
+
+def _placed(spec: Spec, error: WrongSetting) -> SpecError:
+    """Give what is wrong with settings its place in the spec."""
+    return SpecError([spec.problem(path, what, remedy) for path, what, remedy in error.faults])
 
 
 def plan_as_dict(plan: Plan, workspace: str | Path | None = None) -> dict[str, Any]:
     """Describe a plan: each stage with its key, and whether the last build already has its results."""
-    place = Workspace(Path(workspace) if workspace is not None else default_workspace())
+    place = open_workspace(workspace)
     have: dict[str, list[str]] = {}
     for noted in _notes(place):
         have.update(noted.get("stages", {}))
@@ -130,7 +157,7 @@ def plan_as_dict(plan: Plan, workspace: str | Path | None = None) -> dict[str, A
 
 def releases(workspace: str | Path | None = None) -> list[dict[str, Any]]:
     """List the releases of a workspace from their manifests, by name and version."""
-    place = Workspace(Path(workspace) if workspace is not None else default_workspace())
+    place = open_workspace(workspace)
     found = []
     for path in sorted(place.releases.glob("*/*/manifest.json")):
         if path.parent.name.startswith(UNFINISHED):
@@ -141,21 +168,27 @@ def releases(workspace: str | Path | None = None) -> list[dict[str, Any]]:
     return found
 
 
-def gc(workspace: str | Path | None = None) -> tuple[int, int]:
+def gc(workspace: str | Path | None = None, *, downloads: bool = False) -> tuple[int, int]:
     """Remove intermediate results that no last build of a spec uses, and downloads that nobody finished.
 
-    Returns how many and how many bytes.
+    With ``downloads`` those that are complete go too: nothing else holds them here, so the next build
+    that reads them asks the Hub again. Returns how many and how many bytes.
     """
     from aya_data.builders.repository import sweep
 
-    place = Workspace(Path(workspace) if workspace is not None else default_workspace())
+    place = open_workspace(workspace)
     if not place.root.exists():
         return 0, 0
     with place.hold(command_line()):
         keep = [key for noted in _notes(place) for keys in noted.get("stages", {}).values() for key in keys]
         durable.remove(place.temporary)
-        results, downloads = place.store.collect(keep), sweep(place.cache)
-        return results[0] + downloads[0], results[1] + downloads[1]
+        removed = [place.store.collect(keep), sweep(place.cache)]
+        for path in sorted(place.cache.glob("*")) if downloads else ():
+            if path.name in FETCHED or DOWNLOADED.match(path.name):
+                files = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file() and not p.is_symlink()]
+                removed.append((len(files), sum(p.stat().st_size for p in files)))
+                durable.remove(path)
+        return sum(number for number, _ in removed), sum(size for _, size in removed)
 
 
 def _notes(place: Workspace) -> Iterator[dict[str, Any]]:
@@ -163,6 +196,16 @@ def _notes(place: Workspace) -> Iterator[dict[str, Any]]:
         noted = json.loads(path.read_bytes())
         if isinstance(noted, dict):
             yield noted
+
+
+def size(number: int) -> str:
+    """Bytes in words: ``512 MiB``, ``15.6 GiB``."""
+    value, unit = float(number), "B"
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"):
+        if value < 1024 or unit == "EiB":
+            break
+        value /= 1024
+    return f"{value:.1f}".removesuffix(".0") + f" {unit}"
 
 
 def total_memory() -> int:

@@ -14,12 +14,12 @@ from __future__ import annotations
 import json
 import math
 import os
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from itertools import combinations
+from concurrent.futures import ThreadPoolExecutor
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from aya_data.core.row import MESSAGES
+from benchmarks import process
+from benchmarks.corpus import LABELS, texts
+from benchmarks.peers import compared, measured
+from benchmarks.process import Used
 from benchmarks.report import Report, spread
+from benchmarks.texts import mixed, real_folder
 
 RUNS = 3
 ROWS = 300_000
@@ -42,91 +47,91 @@ AIM_SECONDS, AIM_MIB = 8.0, 1331
 Found = dict[str, Any]
 
 
-def measure(runs: int) -> Report:
-    """Deduplicate ``runs`` times, each in a new process, and count the quality once."""
+def measure(runs: int, peers: bool = False) -> Report:
+    """Deduplicate ``runs`` times, each in a new process, and count the quality once; then run the peers."""
     with tempfile.TemporaryDirectory() as folder:
-        kind, path = _laid(Path(folder))
-        _run(path, Path(folder) / "out.parquet")  # compiles, where that was not done before
-        found = [_run(path, Path(folder) / "out.parquet") for _ in range(runs)]
+        kind, path = laid(Path(folder))
+        out = Path(folder) / "out.parquet"
+        run(path, out)  # compiles, where that was not done before
+        found = [run(path, out) for _ in range(runs)]
         head = Path(folder) / "head.parquet"
         pq.write_table(pq.read_table(path).slice(0, TRUE_ROWS), head, row_group_size=GROUP // 2)
-        quality = _quality(head, _run(head, Path(folder) / "out.parquet"))
-    walls = spread([one["wall"] for one in found])
-    middle = sorted(found, key=lambda one: float(one["wall"]))[len(found) // 2]
-    peak = max(one["peak_mib"] for one in found)
+        quality = _quality(head, run(head, out)[1])
+        others = measured("near_dedup", path, Path(folder)) if peers else []
+    walls = spread([one.wall for one, _ in found])
+    used, middle = min(found, key=lambda one: abs(one[0].wall - walls["median"]))
+    peak = max(one.peak_mib for one, _ in found)
     report = Report(
         "near_dedup",
         f"Near-duplicates among {middle['rows']:,} rows ({kind}), {middle['kept']:,} left, verified; start-up included",
-        ("", "seconds", "share"),
+        ("", "seconds", "processor", "peak, MiB", "left", "times ours"),
     )
-    report.lines.append(("whole command, median", f"{walls['median']:.2f}", ""))
-    report.lines.append(("  of both cores, processor time", f"{middle['processor']:.2f}", ""))
-    report.lines += [
-        (f"  {name}", f"{seconds:.2f}", f"{seconds / middle['wall']:.0%}") for name, seconds in middle["steps"].items()
-    ]
-    report.lines.append(("peak memory, MiB", f"{peak:,}", ""))
-    report.lines.append((f"wrong, of {quality['lost']:,} that went", f"{quality['wrong']:,}", ""))
-    report.lines.append(
-        (f"broken, of {quality['pairs']:,} true pairs", f"{quality['broken']:,}", f"{quality['share']:.2%}")
+    report.lines = compared("near_dedup, verified", walls["median"], [one for one, _ in found], middle["kept"], others)
+    report.lines[1:1] = [(f"  {name}", f"{seconds:.2f}", *[""] * 4) for name, seconds in middle["steps"].items()]
+    report.notes.append(
+        f"Of {quality['rows']:,} rows: wrong {quality['wrong']:,} of {quality['lost']:,} that went, broken "
+        f"{quality['broken']:,} of {quality['pairs']:,} true pairs ({quality['share']:.2%})."
     )
+    report.notes += [f"{one.peer.name}: {one.failure}" for one in others if one.failure]
     report.figures = {
         "corpus": kind, "rows": middle["rows"], "kept": middle["kept"], "seconds": walls, "peak_memory_mib": peak,
-        "processor_seconds": round(middle["processor"], 2), "steps": middle["steps"], "quality": quality,
+        "processor_seconds": round(used.processor, 2), "steps": middle["steps"], "quality": quality,
         "rows_per_second": round(middle["rows"] / walls["median"]),
         "aim_seconds_per_300000_rows": AIM_SECONDS, "aim_memory_mib": AIM_MIB,
+        "peers": [one.figures(walls["median"]) for one in others],
     }  # fmt: skip
     return report
 
 
-def _laid(folder: Path) -> tuple[str, Path]:
+def laid(folder: Path) -> tuple[str, Path]:
+    """Return what the texts are, and their file, made in ``folder`` if need be."""
     named = os.environ.get("AYA_DATA_TEXTS")
     if named:
         return Path(named).stem, Path(named)
-    from benchmarks.corpus import LABELS, texts
-
+    out = folder / "texts.parquet"
+    real = real_folder()
+    if real is not None:
+        mixed(real, out, ROWS)
+        return LABELS["real"], out
     kind, pairs = texts(ROWS)
     found = pa.table({"id": [f"{n:07d}" for n in range(len(pairs))], "text": [f"{a}\n{b}" for a, b in pairs]})
-    pq.write_table(found, folder / "texts.parquet", row_group_size=GROUP)
-    return LABELS[kind], folder / "texts.parquet"
+    pq.write_table(found, out, row_group_size=GROUP)
+    return LABELS[kind], out
 
 
-def _run(path: Path, out: Path) -> Found:
-    began = time.perf_counter()
-    with tempfile.TemporaryFile() as printed:
-        child = subprocess.Popen([sys.executable, "-m", "benchmarks.near_dedup", str(path), str(out)], stdout=printed)
-        _, status, used = os.wait4(child.pid, 0)
-        child.returncode = os.waitstatus_to_exitcode(status)
-        wall = time.perf_counter() - began
-        if child.returncode:
-            raise RuntimeError(f"the command ended with exit code {child.returncode}")
-        printed.seek(0)
-        found: Found = json.loads(printed.read())
-    processor = used.ru_utime + used.ru_stime
-    return {**found, "wall": wall, "processor": processor, "peak_mib": used.ru_maxrss >> 10}
+def run(path: Path, out: Path, rows: int = 0) -> tuple[Used, Found]:
+    """Deduplicate the first rows of a file (0: all) in a process of its own; return what it took and found."""
+    used = process.run([sys.executable, "-m", "benchmarks.near_dedup", str(path), str(out), str(rows)])
+    return used, json.loads(used.printed)
 
 
 # The command ---------------------------------------------------------------------------------------
 
 
 class Slice:
-    """Some rows of a Parquet file, read when they are needed."""
+    """Some rows of a Parquet file, read when they are needed; their measures lie in a file too."""
 
-    def __init__(self, file: pq.ParquetFile, group: int, begin: int, end: int) -> None:
-        self.file, self.group, self.begin, self.end = file, group, begin, end
-        self.measured: pa.Table | None = None
+    def __init__(self, path: Path, group: int, begin: int, end: int, measures: Path) -> None:
+        self.path, self.group, self.begin, self.end, self.measured = path, group, begin, end, measures
 
     def places(self) -> npt.NDArray[np.int64]:
         return np.arange(self.begin, self.end)
 
     def measures(self) -> pa.Table:
-        return self.measured
+        with pa.OSFile(str(self.measured)) as file:
+            return pa.ipc.open_file(file).read_all()
 
     def rows(self, columns: Sequence[str], chosen: npt.NDArray[np.int64]) -> pa.Table:
         return self.whole().select(list(columns)).take(pa.array(chosen))
 
+    def read(self) -> pa.Table:
+        """Its rows as they are."""
+        with pq.ParquetFile(self.path) as file:
+            return file.read_row_group(self.group).slice(0, self.end - self.begin)
+
     def whole(self) -> pa.Table:
         """Its rows as conversations of one turn."""
-        text = self.file.read_row_group(self.group, columns=["text"])["text"].combine_chunks().cast(pa.string())
+        text = self.read()["text"].combine_chunks().cast(pa.string())
         roles = pa.DictionaryArray.from_arrays(pa.array(np.zeros(len(text), np.int32)), pa.array(["user"]))
         turns = pa.StructArray.from_arrays([roles.cast(pa.string()), text], names=["role", "content"])
         messages = pa.ListArray.from_arrays(pa.array(np.arange(len(text) + 1, dtype=np.int32)), turns)
@@ -135,17 +140,27 @@ class Slice:
         return pa.table({"kind": kinds, "messages": messages, "chosen": empty, "rejected": empty})
 
 
-def deduplicate(path: Path, out: Path) -> Found:
-    """Run the filter over a file of texts; write the rows that are left and print what each step took."""
-    from concurrent.futures import ThreadPoolExecutor
+def slices(path: Path, folder: Path, rows: int) -> list[Slice]:
+    """The row groups of a file, up to so many rows (0: all)."""
+    with pq.ParquetFile(path) as file:
+        sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+    bounds = np.minimum(np.cumsum([0, *sizes]), rows or sum(sizes)).tolist()
+    return [
+        Slice(path, group, begin, end, folder / f"{group}.arrow")
+        for group, (begin, end) in enumerate(pairwise(bounds))
+        if begin < end
+    ]
 
+
+def deduplicate(path: Path, out: Path, limit: int, folder: Path) -> Found:
+    """Run the filter over a file of texts; write the rows that are left and print what each step took."""
     import duckdb
 
     from aya_data.core.policy import POLICIES
     from aya_data.core.stage import Environment, Exchange
     from aya_data.filters.near_dedup import NearDedup
 
-    steps: dict[str, float] = {"start": time.perf_counter() - BEGAN}
+    steps: dict[str, float] = {"start": round(time.perf_counter() - BEGAN, 3)}
 
     def step(name: str) -> None:
         steps[name] = round(time.perf_counter() - BEGAN - sum(steps.values()), 3)
@@ -153,43 +168,36 @@ def deduplicate(path: Path, out: Path) -> Found:
     pa.set_cpu_count(THREADS)
     environment = Environment(path.parent, path.parent, True, 0, None, POLICIES["research"])
     made = NearDedup(NearDedup.Settings(threshold=THRESHOLD), environment)
-    file = pq.ParquetFile(path)
-    bounds = np.cumsum([0, *(file.metadata.row_group(group).num_rows for group in range(file.num_row_groups))])
-    pieces = [
-        Slice(pq.ParquetFile(path), group, *bounds[group : group + 2].tolist()) for group in range(len(bounds) - 1)
-    ]
+    pieces = slices(path, folder, limit)
 
     def sign(piece: Slice) -> None:
-        piece.measured = made.measure(piece.whole())
+        measures = made.measure(piece.whole())
+        with pa.OSFile(str(piece.measured), "wb") as sink, pa.ipc.new_file(sink, measures.schema) as writer:
+            writer.write_table(measures)
 
     made.measure(pieces[0].whole().slice(0, 1))
     step("load kernels")
     with ThreadPoolExecutor(THREADS) as pool:
         list(pool.map(sign, pieces))
     step("measure")
-    ids = file.read(columns=["id"])["id"]
-    count = len(ids)
+    count = pieces[-1].end
     same = {"source": "texts", "dataset": "", "origin": "human", "license": "MIT", "group": ""}
-    rows = pa.table(
-        {
-            "place": np.arange(count), "settled": np.zeros(count, np.bool_), "row_key": ids, "row_hash": ids,
-            "prompt_chars": np.zeros(count, np.int32), "answer_chars": np.zeros(count, np.int32),
-            "terms": pa.nulls(count, pa.list_(pa.string())),
-        }
-    )  # fmt: skip
     connection = duckdb.connect(
-        config={"threads": THREADS, "memory_limit": "1GiB", "temp_directory": str(out.parent / "spill")}
+        config={"threads": THREADS, "memory_limit": "1GiB", "temp_directory": str(folder / "spill")}
     )
-    connection.register("given", rows)
     constants = ", ".join(f"'{value}' AS \"{name}\"" for name, value in same.items())
-    connection.execute(f"CREATE VIEW candidates AS SELECT *, {constants} FROM given")
+    connection.execute(
+        f"CREATE VIEW candidates AS SELECT file_row_number AS place, false AS settled, id AS row_key, id AS row_hash, "
+        "0::INTEGER AS prompt_chars, 0::INTEGER AS answer_chars, NULL::VARCHAR[] AS terms, "
+        f"{constants} FROM read_parquet('{path}', file_row_number = true) WHERE file_row_number < {count}"
+    )
     lost = made.decide(Exchange(connection, False, pieces))
     step("decide")
     keep = np.ones(count, np.bool_)
     keep[lost["place"].to_numpy()] = False
-    with pq.ParquetWriter(out, file.schema_arrow, compression="zstd") as writer:
+    with pq.ParquetWriter(out, pq.read_schema(path), compression="zstd") as writer:
         for piece in pieces:
-            writer.write_table(file.read_row_group(piece.group).filter(pa.array(keep[piece.begin : piece.end])))
+            writer.write_table(piece.read().filter(pa.array(keep[piece.begin : piece.end])))
     step("write")
     fates = [lost["place"].to_pylist(), lost["partner"].to_pylist()] if count <= TRUE_ROWS else []
     return {"rows": count, "kept": int(keep.sum()), "steps": steps, "lost": fates}
@@ -247,4 +255,5 @@ def _all_pairs(sets: Sequence[tuple[int, ...]]) -> list[tuple[int, int]]:
 
 if __name__ == "__main__":
     BEGAN = time.perf_counter()
-    print(json.dumps(deduplicate(Path(sys.argv[1]), Path(sys.argv[2]))))
+    with tempfile.TemporaryDirectory(dir=Path(sys.argv[2]).parent) as spilled:
+        print(json.dumps(deduplicate(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), Path(spilled))))

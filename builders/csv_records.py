@@ -10,6 +10,7 @@ from aya_data.builders.raw import (
     LARGEST,
     Broken,
     Lines,
+    Location,
     Malformed,
     Oversized,
     Record,
@@ -79,7 +80,7 @@ class _Pending:
         self._back.extendleft(reversed(lines))
 
 
-def read_csv(location: str, delimiter: str) -> Iterator[tuple[Record | Broken, int]]:
+def read_csv(location: Location, delimiter: str) -> Iterator[tuple[Record | Broken, int]]:
     """Yield the records of a CSV or TSV file, each with its size in bytes."""
     lines = Lines(location)
     stream = iter(lines)
@@ -119,7 +120,7 @@ def read_csv(location: str, delimiter: str) -> Iterator[tuple[Record | Broken, i
             if len(values) != len(names) and delimiter == "\t" and '"' in text:
                 values = text.removesuffix("\r").split(delimiter)
             if len(values) != len(names):
-                raise Malformed("field_count", f"{len(values)} fields, the header has {len(names)}")
+                raise Malformed("field_count", f"fields: {len(values)}, in the header: {len(names)}")
         except Malformed as problem:
             yield Broken(index, digest(whole), problem.rule, problem.evidence), len(whole)
         else:

@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
+import json
 import os
 import posixpath
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
 from aya_data.builders.mapping import Mapper, MappingSettings
+from aya_data.builders.raw import open_location
 from aya_data.builders.records import (
+    DELIMITERS,
     EXTENSIONS,
+    Broken,
     Format,
+    Record,
     column_names,
+    columns_within,
     cuts,
     file_digest,
     format_of,
     read_records,
+    unreadable,
 )
-from aya_data.core.errors import InputError, MissingExtra, did_you_mean
+from aya_data.core.errors import InputError, MissingExtra, WrongSetting, did_you_mean
 from aya_data.core.identity import digest
 from aya_data.core.row import Kind
 from aya_data.core.settings import wrong
@@ -31,6 +39,10 @@ from aya_data.core.stage import Batch, Builder, Unit
 __all__ = ["FilesBuilder"]
 
 MAGIC = frozenset("*?[")
+SAMPLE = 64 << 20
+"""Bytes of JSON records, of all files together, that are looked through for a column before it counts as missing."""
+MARKS = (",", ";", "\t", "|")
+"""What may stand between the fields of CSV and TSV."""
 VERSIONS = ("ETag", "etag", "md5Hash", "content_md5", "crc32c", "sha256")
 """What object stores call the thing that changes with a file's content."""
 
@@ -54,6 +66,14 @@ class FilesSettings(MappingSettings):
         examples=["data/*.jsonl.zst"],
     )
     format: Format | None = Field(None, description="The format of all files, where their names do not tell it.")
+    delimiter: str | None = Field(
+        None, description="What stands between the fields of CSV and TSV, instead of comma and tab.", examples=[";"]
+    )
+    unreadable: Literal["refuse", "drop"] = Field(
+        "refuse",
+        description="What becomes of a file of which no record can be read: it stops the build, or is one "
+        "dropped entry of the ledger.",
+    )
 
     @field_validator("path", mode="before")
     @classmethod
@@ -61,6 +81,13 @@ class FilesSettings(MappingSettings):
         value = [value] if isinstance(value, str) else value
         if isinstance(value, list | tuple) and not (value and all(isinstance(v, str) and v for v in value)):
             raise wrong("must name at least one file", "Write, say, data/*.jsonl.")
+        return value
+
+    @field_validator("delimiter")
+    @classmethod
+    def _one_character(cls, value: str | None) -> str | None:
+        if value is not None and (len(value) != 1 or value.isalnum() or value in "\"'\r\n\0"):
+            raise wrong(f"must be one character that is no letter, digit or quote, found {value[:20]!r}", 'Write ";".')
         return value
 
 
@@ -86,10 +113,12 @@ class FilesBuilder(Builder):
     def units(self) -> list[Unit]:
         """Find the files, look at their columns, and cut large ones.
 
-        Reads every local file once for its digest. Raises :class:`InputError` when a pattern
-        matches nothing, a format is unknown, or a mapped column is in none of the files.
+        Reads every local file once for its digest. Raises :class:`WrongSetting` when a pattern
+        matches nothing, a format is unknown, a file cannot be read at all, or a column that is
+        mapped is in none of the files.
         """
         files = self._files()
+        self._check_readable(files)
         self._check_columns(files)
         return [
             Unit(
@@ -113,8 +142,23 @@ class FilesBuilder(Builder):
         labels = dict(unit.labels)
         format = format_of(unit.location) if "format" not in labels else labels.pop("format")
         first = int(labels.pop("first", "0"))
-        for chunk in read_records(unit.location, format, unit.slice, first=first):  # type: ignore[arg-type]
+        chunks = read_records(
+            unit.location,
+            format,  # type: ignore[arg-type]
+            unit.slice,
+            first=first,
+            delimiter=self.settings.delimiter,
+        )
+        # What is refused here was not looked at before: a remote file, or one whose first good record never comes.
+        broken: Broken | None = None
+        good = unit.slice is not None or self.settings.unreadable == "drop"
+        for chunk in chunks:
+            if not good:
+                good = any(isinstance(item, Record) for item in chunk)
+                broken = broken or next((item for item in chunk if isinstance(item, Broken)), None)
             yield self._mapper.batch(chunk, unit.name, labels)
+        if broken is not None and not good:
+            raise self._refused(unit.name, unit.location, broken)
 
     # -- finding files
 
@@ -154,52 +198,149 @@ class FilesBuilder(Builder):
     def _format(self, location: str) -> Format:
         format = self.settings.format or format_of(location)
         if format is None:
-            raise InputError(
+            raise self._wrong(
+                "path",
                 f"the format of {location} cannot be told from its name",
-                f"Add 'format: …' to the source {self.source!r}: {', '.join(sorted(set(EXTENSIONS.values())))}.",
+                f"Add 'format: …': {', '.join(sorted(set(EXTENSIONS.values())))}.",
             )
         return format
 
     def _local_files(self, pattern: str) -> dict[str, tuple[str, int, str | None]]:
-        full = Path(os.path.normpath(self.environment.base.absolute() / pattern.removeprefix("file://")))
-        if full.is_dir():
-            raise InputError(
-                f"{pattern!r} of the source {self.source!r} is a folder",
-                f"Name the files in it: {posixpath.join(pattern, '*.parquet')}, for example.",
-            )
-        # A name may hold a bracket; what exists under the very name is meant.
-        matches = [full] if full.exists() or not MAGIC & set(str(full)) else _matches(full)
-        # What a label's pattern searches is what the spec wrote, not where its folder happens to lie.
-        base = "" if Path(pattern).is_absolute() else str(self.environment.base.absolute())
-        files = {
-            str(match): ("/" + os.path.relpath(match, base) if base else str(match), match.stat().st_size, None)
-            for match in matches
-            if match.is_file()
-        }
+        written = _at_home(pattern.removeprefix("file://"))
+        full = Path(os.path.normpath(self.environment.base.absolute() / written))
+        try:
+            if full.is_dir():
+                raise self._wrong(
+                    "path",
+                    f"{pattern!r} is a folder",
+                    f"Name the files in it: {posixpath.join(pattern, '*.parquet')}, for example.",
+                )
+            # A name may hold a bracket; what exists under the very name is meant.
+            matches = [full] if full.exists() or not MAGIC & set(str(full)) else _matches(full)
+            # What a label's pattern searches is what the spec wrote, not where its folder happens to lie.
+            base = "" if written.is_absolute() else str(self.environment.base.absolute())
+            files = {
+                str(match): ("/" + os.path.relpath(match, base) if base else str(match), match.stat().st_size, None)
+                for match in matches
+                if match.is_file()
+            }
+            remedy = "" if files else _near(full)
+        except OSError as error:
+            raise self._wrong("path", f"cannot look for {pattern!r}: {error}", "Check the path.") from error
         if not files:
-            raise InputError(f"no file matches {pattern!r}, the path of the source {self.source!r}", _near(full))
+            if _VARIABLE.search(pattern):
+                remedy = "Variables of the shell are not read here: write the path, or ~ for the home folder."
+            raise self._wrong("path", f"no file matches {pattern!r}", remedy)
+        for name in files:
+            if not _is_text(name):
+                said = os.fsencode(name).decode("utf-8", "backslashreplace")
+                raise self._wrong("path", f"the name of the file {said} is not UTF-8", "Rename the file.")
         return dict(files)
+
+    def _wrong(self, setting: str, what: str, remedy: str) -> WrongSetting:
+        return WrongSetting([((setting,), what, remedy)]).in_source(self.source)
+
+    def _check_readable(self, files: list[_File]) -> None:
+        """Fail now if no record of a local file can be read: it would be lost as if it were one row."""
+        if self.settings.delimiter is not None and not any(file.format in ("csv", "tsv") for file in files):
+            raise self._wrong("delimiter", "there is a delimiter, and no file is CSV or TSV", "Remove it.")
+        for file in files if self.settings.unreadable == "refuse" else ():
+            if not _remote(file.location):
+                broken = unreadable(file.location, file.format, self.settings.delimiter)
+                if broken is not None:
+                    raise self._refused(file.name, file.location, broken, self._other_delimiter(file))
+
+    def _refused(self, name: str, location: str, broken: Broken, remedy: str = "") -> WrongSetting:
+        remedy = remedy or _remedy(location, broken) or "Mend the file or leave it out."
+        return self._wrong(
+            "path",
+            f"no record of {name} can be read: {broken.rule}{f' ({broken.evidence})' if broken.evidence else ''}",
+            f"{remedy} With 'unreadable: drop' the build goes on without it.",
+        )
 
     def _check_columns(self, files: list[_File]) -> None:
         """Fail now if a mapped column is in no file; a file without it is a matter for its rows."""
         known: dict[str, None] = {}
-        certain = True
-        missing: InputError | None = None
+        missing: WrongSetting | None = None
+        place = files[0].name if len(files) == 1 else f"any of the {len(files)} files"
         for file in files:
-            names = column_names(file.location, file.format)
-            if names is None:
-                continue
-            known |= dict.fromkeys(names)
-            certain = certain and file.format not in ("json", "jsonl")
-            place = files[0].name if len(files) == 1 else f"any of the {len(files)} files"
-            try:
-                self._mapper.check(list(known), certain, place)
-            except InputError as error:
-                missing = error
-            else:
-                return
+            names = column_names(file.location, file.format, self.settings.delimiter)
+            if names is not None:
+                known |= dict.fromkeys(names)
+                missing = self._missing(known, place)
+                if missing is None:
+                    return
+        # Records of JSON need not have all columns: what only few have may come late.
+        left, seen = SAMPLE, 0
+        for file in files if missing is not None else ():
+            if file.format in ("json", "jsonl") and left > 0:
+                names, records, read = columns_within(file.location, file.format, left)
+                known |= dict.fromkeys(names)
+                left, seen = left - read, seen + records
+                missing = self._missing(known, place if left > 0 else f"the first {seen:,} records")
+                if missing is None:
+                    return
         if missing is not None:
-            raise InputError(f"the source {self.source!r}: {missing.what}", missing.remedy)
+            remedy = next(filter(None, map(self._other_delimiter, files)), "")
+            if remedy:
+                path, what, _ = missing.faults[0]
+                missing = WrongSetting([(path, what, remedy)])
+            raise missing
+
+    def _missing(self, known: dict[str, None], place: str) -> WrongSetting | None:
+        try:
+            self._mapper.check(list(known), True, place)
+        except WrongSetting as error:
+            return error.in_source(self.source)
+        return None
+
+    def _other_delimiter(self, file: _File) -> str:
+        """Return the remedy for a file whose header has the columns of the spec once it is split at another mark."""
+        wanted = {column for _, column in self._mapper.missing([])}
+        if file.format not in ("csv", "tsv"):
+            return ""
+        used = self.settings.delimiter or DELIMITERS[file.format]
+        for mark in (mark for mark in MARKS if mark != used):
+            names = column_names(file.location, file.format, mark)
+            if names is not None and len(names) > 1 and wanted & set(names):
+                return f"Write 'delimiter: {json.dumps(mark)}', which is what stands between the fields."
+        return ""
+
+
+def _at_home(path: str) -> Path:
+    """Put the home folder in the place of ``~``; what begins with it and names nobody stays as it is."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _remedy(location: str, broken: Broken) -> str:
+    """Say what a file is that is not what its name says, by its first bytes."""
+    with open_location(location) as file:
+        head = file.read(64)
+    if head.startswith(b"version https://git-lfs"):
+        return "It is a Git LFS pointer: run 'git lfs pull'."
+    if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return "It is UTF-16: save it as UTF-8."
+    if head.startswith(b"PAR1"):
+        return "It begins like Parquet: 'format: parquet' reads it as that, if it is whole."
+    if head.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
+        return "It is a web page or XML: was the download refused?"
+    if head.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"[":
+        return "It begins like a JSON array: try 'format: json'."
+    return "Save it as UTF-8." if "invalid_utf8" in (broken.rule, broken.evidence.split(" ")[0]) else ""
+
+
+_VARIABLE = re.compile(r"\$\w|\$\{\w+\}|%\w+%")
 
 
 def _remote(location: str) -> bool:
@@ -240,10 +381,14 @@ def _near(path: Path) -> str:
     """Suggest what may have been meant: the nearest name in the deepest folder that exists."""
     if path.exists():
         return "What is there is not a regular file."
+    if path.is_symlink():
+        return f"It is a link to {str(path.readlink())!r}, where there is no file."
     folder, name = path.parent, path.name
     while folder != folder.parent and not folder.is_dir():
         folder, name = folder.parent, folder.name
     entries = sorted(entry.name for entry in folder.iterdir())[:2000] if folder.is_dir() else []
+    if not name.startswith("."):
+        entries = [entry for entry in entries if not entry.startswith(".")]
     return did_you_mean(name, entries) or f"The folder {folder} is empty."
 
 

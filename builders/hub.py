@@ -36,7 +36,7 @@ from aya_data.builders.upstream import (
     hub_file,
     localize_file,
 )
-from aya_data.core.errors import InputError, NotFound, did_you_mean
+from aya_data.core.errors import InputError, NotFound, WrongSetting, did_you_mean
 from aya_data.core.license import resolve
 from aya_data.core.row import Draft, Kind, Rejection
 from aya_data.core.settings import LicenseFrom, wrong
@@ -221,7 +221,7 @@ class HubBuilder(UpstreamBuilder):
         """
         known: dict[str, None] = {}
         certain = True
-        failure: InputError | None = None
+        failure: WrongSetting | None = None
         for unit in {unit.name: unit for unit in units}.values():
             format_ = format_of(unit.name)
             assert format_ is not None, unit.name
@@ -233,12 +233,12 @@ class HubBuilder(UpstreamBuilder):
             place = unit.name if len(units) == 1 else f"any of the {len(units)} files"
             try:
                 self._mapper.check(list(known), certain, place)
-            except InputError as error:
-                failure = error
+            except WrongSetting as error:
+                failure = error.in_source(self.source)
             else:
                 return
         if failure is not None:
-            raise InputError(f"the source {self.source!r}: {failure.what}", failure.remedy)
+            raise failure
 
 
 def _columns(location: str, format_: Format, cache: Path) -> list[str] | None:

@@ -16,6 +16,7 @@ from aya_data.builders.raw import (
     Broken,
     Damaged,
     Lines,
+    Location,
     Malformed,
     Oversized,
     Record,
@@ -86,7 +87,7 @@ def _json_object(text: str) -> dict[str, Any]:
 
 
 def read_jsonl(
-    location: str, slice: tuple[int, int] | None, first: int | None
+    location: Location, slice: tuple[int, int] | None, first: int | None
 ) -> Iterator[tuple[Record | Broken, int]]:
     """Yield the records of a JSON Lines file or of a slice of it, each with its size in bytes.
 
@@ -114,7 +115,7 @@ def read_jsonl(
         yield damage_record(index + 1, lines.damage, lines.tail), 0
 
 
-def read_json(location: str) -> Iterator[tuple[Record | Broken, int]]:
+def read_json(location: Location) -> Iterator[tuple[Record | Broken, int]]:
     """Yield the records of a JSON file, each with its size in bytes or characters."""
     reader = _JsonReader(location)
     if reader.peek() == "{":
@@ -129,7 +130,7 @@ def read_json(location: str) -> Iterator[tuple[Record | Broken, int]]:
 class _JsonReader:
     """Objects of a JSON file, one at a time, whatever its size."""
 
-    def __init__(self, location: str) -> None:
+    def __init__(self, location: Location) -> None:
         self._blocks = blocks(location)
         # Escaped surrogates keep invalid bytes apart from all valid text until their record is known.
         self._decoder = codecs.getincrementaldecoder("utf-8-sig")("surrogateescape")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -26,7 +26,7 @@ from aya_data.builders.conversation import (
 from aya_data.builders.mapping_settings import Columns, LabelFrom, MappingSettings, OriginFrom, ValueFrom, compiled
 from aya_data.builders.paths import MissingColumn, Path
 from aya_data.builders.records import Broken, Record
-from aya_data.core.errors import InputError, did_you_mean
+from aya_data.core.errors import WrongSetting, did_you_mean
 from aya_data.core.identity import canonical, derived_key, digest, record_digest, row_key
 from aya_data.core.row import ORIGINS, Draft, Kind, Rejection
 from aya_data.core.stage import Batch
@@ -89,31 +89,46 @@ class Mapper:
         return found
 
     def check(self, known: Sequence[str], certain: bool, place: str) -> None:
-        """Raise :class:`InputError` if a mapped column is not among ``known``, all columns there are.
+        """Raise :class:`WrongSetting` if mapped columns are not among ``known``, all columns there are.
 
-        ``certain`` is false where records may leave columns out (JSON); only columns that every
-        row needs are asked for then.
+        ``certain`` is false where other records may have more columns (JSON); only columns that every
+        row needs are asked for then: without them all rows would be dropped.
         """
+        faults = [
+            (
+                (*path, "column"),
+                f"{'.'.join(path)} names the column {column!r}, which is not in {place}",
+                did_you_mean(column, known),
+            )
+            for path, column in self.missing(known, certain)
+        ]
+        if faults:
+            raise WrongSetting(faults)
+
+    def missing(self, known: Sequence[str], certain: bool = True) -> list[tuple[tuple[str, ...], str]]:
+        """Return (setting, column) for the columns that :meth:`check` would not find."""
+        return [
+            (path, column)
+            for path, column, needed in self._names()
+            if (certain or needed) and column not in known and Path(column).root not in known
+        ]
+
+    def _names(self) -> Iterator[tuple[tuple[str, ...], str, bool]]:
+        """Yield (setting, column, whether a row without it is lost) for every column that the settings name."""
         settings = self.settings
-        wanted: list[tuple[str, str]] = []
         for name in self._read:
-            if certain or name in REQUIRED:
-                value: ValueFrom = getattr(settings.columns, name)
-                if value.column is not None:
-                    wanted.append((f"columns.{name}", value.column))
-                elif value.template is not None and certain:
-                    names = compiled(value.template) - {"row"}
-                    wanted += [(f"columns.{name}", variable) for variable in sorted(names)]
+            value: ValueFrom = getattr(settings.columns, name)
+            if value.column is not None:
+                yield ("columns", name), value.column, name in REQUIRED
+            elif value.template is not None:
+                for variable in sorted(compiled(value.template) - {"row"}):
+                    yield ("columns", name), variable, True
         for name, path in self._labels.items():
-            assumed = name == "license" and settings.license and settings.license.assume is not None
-            if (certain or name == "language") and not assumed:
-                wanted.append((name, path.text))
-        for name, column in wanted:
-            if column not in known and Path(column).root not in known:
-                raise InputError(
-                    f"{name} names the column {column!r}, which is not in {place}",
-                    did_you_mean(column, known),
-                )
+            if name != "license" or settings.license is None or settings.license.assume is None:
+                yield (name,), path.text, name in ("language", "origin")
+        if settings.where is not None:
+            for variable in sorted(compiled("{% if " + settings.where + " %}{% endif %}") - {"row"}):
+                yield ("where",), variable, True
 
     def batch(
         self,
@@ -242,6 +257,8 @@ class Mapper:
         draft.origin = self._origin(fields)
         draft.split = self._label("split", fields, defaults)
         draft.config = self._label("config", fields, defaults)
+        if "group" in self._read and (group := _text(self._find("group", fields))):
+            draft.group = row_key(dataset, f"group:{group}")
         for name in self._notes:
             setattr(draft, name, _text(self._find(name, fields)) or None)
         draft.extra = self._extra(fields)
@@ -367,7 +384,7 @@ class Mapper:
                     base,
                     key=derived_key([base.key], "answers", variant),
                     messages=[*base.messages, ("assistant", answer)],
-                    group=base.key,
+                    group=base.group or base.key,
                     parents=[base.key],
                 )
             )

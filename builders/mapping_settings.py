@@ -117,6 +117,11 @@ class Columns(Settings):
     chosen_model: ValueFrom | None = Field(None, description="Who wrote the chosen answer.")
     rejected_model: ValueFrom | None = Field(None, description="Who wrote the rejected answer.")
     id: ValueFrom | None = Field(None, description="What identifies a record upstream.")
+    group: ValueFrom | None = Field(
+        None,
+        description="What a record and its translations share: rows with the same value stay on one side of a split. "
+        "Default: the id.",
+    )
     task: ValueFrom | None = Field(None, description="The source's own task type.")
     tools: ValueFrom | None = Field(None, description="Definitions of tools, as JSON or text.")
     template: ValueFrom | None = Field(None, description="The template that a prompt was made by.")

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate
 from typing import IO, Any, cast
 
 import pyarrow as pa
@@ -15,6 +18,7 @@ from aya_data.builders.raw import (
     Broken,
     Chunk,
     Damaged,
+    Location,
     Record,
     file_digest,
     open_location,
@@ -22,7 +26,7 @@ from aya_data.builders.raw import (
 )
 from aya_data.core.identity import digest
 
-__all__ = ["parquet_columns", "parquet_cuts", "read_parquet"]
+__all__ = ["parquet_columns", "parquet_cuts", "parquet_groups", "read_parquet"]
 
 CHUNK_RECORDS = 2048
 CHUNK_BYTES = 16 << 20
@@ -36,7 +40,7 @@ def _parquet(file: IO[bytes]) -> pq.ParquetFile:
         raise Damaged(str(error).split("\n")[0][:200]) from error
 
 
-def parquet_columns(location: str) -> list[str] | None:
+def parquet_columns(location: Location) -> list[str] | None:
     """Return the names in the schema; ``None`` where the file is not Parquet."""
     try:
         with open_location(location) as file:
@@ -45,7 +49,7 @@ def parquet_columns(location: str) -> list[str] | None:
         return None
 
 
-def parquet_cuts(location: str, target: int) -> list[tuple[tuple[int, int] | None, int]]:
+def parquet_cuts(location: Location, target: int) -> list[tuple[tuple[int, int] | None, int]]:
     """Return ranges of row groups of about ``target`` bytes, each with its first row's number."""
     try:
         with open_location(location) as file:
@@ -69,7 +73,32 @@ def parquet_cuts(location: str, target: int) -> list[tuple[tuple[int, int] | Non
     return [*found, ((start, len(sizes)), first)]
 
 
-def read_parquet(location: str, slice: tuple[int, int] | None, columns: Sequence[str] | None) -> Iterator[Chunk]:
+def parquet_groups(location: Location, span: tuple[int, int]) -> tuple[tuple[int, int], int]:
+    """Return the range of row groups that start within ``span``, in bytes, and where the next one starts.
+
+    So a file may be cut by its size alone, before anything of it has been read. A file that is not
+    Parquet counts as one row group.
+    """
+    try:
+        with open_location(location) as file:
+            last = file.seek(0, os.SEEK_END) - 1
+            metadata = _parquet(file).metadata
+            found = (_start(metadata.row_group(i)) for i in range(metadata.num_row_groups))
+            # Whatever a footer claims, each row group falls into exactly one span.
+            starts = list(accumulate((min(max(0, start), last) for start in found), max))
+    except Damaged:
+        starts = [0]
+    first, stop = bisect_left(starts, span[0]), bisect_left(starts, span[1])
+    return (first, stop), starts[stop] if stop < len(starts) else span[1]
+
+
+def _start(group: pq.RowGroupMetaData) -> int:
+    columns = [group.column(i) for i in range(group.num_columns)]
+    offsets = (offset for c in columns for offset in (c.dictionary_page_offset, c.data_page_offset) if offset)
+    return min(offsets, default=0)
+
+
+def read_parquet(location: Location, slice: tuple[int, int] | None, columns: Sequence[str] | None) -> Iterator[Chunk]:
 
     with open_location(location) as file:
         try:

@@ -11,13 +11,13 @@ import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import IO, Any, TypeAlias, cast
+from typing import IO, Any, Protocol, TypeAlias, cast
 
 from aya_data.core.errors import InputError, MissingExtra
 from aya_data.core.identity import digest
 
 __all__ = [
-    "Broken", "Chunk", "Damaged", "Lines", "Malformed", "Oversized", "Record", "blocks",
+    "Broken", "Chunk", "Damaged", "Lines", "Location", "Malformed", "Oversized", "Record", "blocks",
     "compression_of", "damage_record", "file_digest", "open_location", "text_of", "unique_names",
 ]  # fmt: skip
 
@@ -30,6 +30,18 @@ MAGIC = {
 BLOCK = 1 << 20
 LARGEST = 64 << 20
 """Bytes of one record; a larger one is broken, and is never held in memory whole."""
+
+
+class Opening(Protocol):
+    """A file that knows how to open itself, as often as it is asked to."""
+
+    def open(self) -> IO[bytes]:
+        """Return it from its start, seekable."""
+        ...
+
+
+Location: TypeAlias = str | Opening
+"""Where a file is: a local path, a URL that fsspec reads, or what opens itself."""
 
 
 @dataclass(slots=True)
@@ -66,8 +78,12 @@ class Malformed(ValueError):
 
 
 @contextlib.contextmanager
-def open_location(location: str) -> Iterator[IO[bytes]]:
-    """Open a local path or URL for reading."""
+def open_location(location: Location) -> Iterator[IO[bytes]]:
+    """Open a local path, a URL or what opens itself for reading."""
+    if not isinstance(location, str):
+        with location.open() as file:
+            yield file
+        return
     try:
         if "://" in location and not location.startswith("file://"):
             try:
@@ -83,14 +99,14 @@ def open_location(location: str) -> Iterator[IO[bytes]]:
         yield file
 
 
-def compression_of(location: str) -> str | None:
+def compression_of(location: Location) -> str | None:
     """Return what a file is compressed with by its first bytes: gzip, zstd, bz2 or nothing."""
     with open_location(location) as file:
         head = file.read(10)
     return next((name for name, magic in MAGIC.items() if magic.match(head)), None)
 
 
-def blocks(location: str, slice: tuple[int, int] | None = None) -> Iterator[bytes]:
+def blocks(location: Location, slice: tuple[int, int] | None = None) -> Iterator[bytes]:
     """Yield a file's bytes, decompressed. Raises :class:`Damaged` behind the last byte that is good."""
     compression = None if slice else compression_of(location)
     if compression is None:
@@ -116,7 +132,7 @@ def blocks(location: str, slice: tuple[int, int] | None = None) -> Iterator[byte
         raise Damaged(f"{compression}: {error}") from error
 
 
-def _rest(location: str, compression: str, done: int) -> Iterator[bytes]:
+def _rest(location: Location, compression: str, done: int) -> Iterator[bytes]:
     import pyarrow as pa
 
     with open_location(location) as file:
@@ -136,7 +152,7 @@ class Lines:
     A line longer than :data:`LARGEST` comes as :class:`Malformed`, its bytes hashed and let go.
     """
 
-    def __init__(self, location: str, slice: tuple[int, int] | None = None) -> None:
+    def __init__(self, location: Location, slice: tuple[int, int] | None = None) -> None:
         self._blocks = blocks(location, slice)
         self.damage: str | None = None
         self.tail = b""
@@ -224,7 +240,7 @@ def unique_names(names: Sequence[str]) -> list[str]:
     return out
 
 
-def file_digest(location: str) -> str:
+def file_digest(location: Location) -> str:
     """Return the 128-bit BLAKE2b digest of a file here or remote, as :func:`store.file_digest` does."""
     state = hashlib.blake2b(digest_size=16)
     with open_location(location) as file:

@@ -34,6 +34,7 @@ from aya_data.builders.raw import (
     Broken,
     Chunk,
     Lines,
+    Location,
     Malformed,
     Record,
     compression_of,
@@ -44,13 +45,16 @@ from aya_data.builders.raw import (
 __all__ = [
     "Broken",
     "Format",
+    "Location",
     "Record",
     "column_names",
+    "columns_within",
     "cuts",
     "file_digest",
     "format_of",
     "read_records",
     "slices",
+    "unreadable",
 ]
 
 Format = Literal["parquet", "jsonl", "json", "csv", "tsv"]
@@ -60,6 +64,7 @@ EXTENSIONS: dict[str, Format] = {
     "json": "json", "csv": "csv", "tsv": "tsv", "tab": "tsv",
 }  # fmt: skip
 COMPRESSIONS = ("gz", "zst", "bz2")
+DELIMITERS = {"csv": ",", "tsv": "\t"}
 CHUNK_RECORDS = 2048
 CHUNK_BYTES = 16 << 20
 
@@ -78,18 +83,20 @@ def format_of(name: str) -> Format | None:
 
 
 def read_records(
-    location: str,
+    location: Location,
     format: Format,
     slice: tuple[int, int] | None = None,
     *,
     columns: Sequence[str] | None = None,
     first: int | None = None,
+    delimiter: str | None = None,
 ) -> Iterator[Chunk]:
     """Read a file, or the ``slice`` of it that :func:`slices` cut, in chunks of at most 2048 records.
 
-    ``location`` is a local path or a URL that fsspec reads. ``columns`` keeps these columns alone
+    ``location`` is a local path, a URL that fsspec reads, or what opens itself. ``columns`` keeps these columns alone
     (Parquet then reads no others). ``first`` is the number of the slice's first record, from
-    :func:`cuts`; without it the lines before a JSON Lines slice are counted. Memory is about two
+    :func:`cuts`; without it the lines before a JSON Lines slice are counted. ``delimiter`` stands
+    between the fields of CSV and TSV, instead of the usual comma and tab. Memory is about two
     chunks of 16 MB, or one record where that is larger. Raises :class:`InputError` when the file
     cannot be opened.
     """
@@ -97,16 +104,12 @@ def read_records(
         from aya_data.builders.parquet_records import read_parquet
 
         chunks = read_parquet(location, slice, columns)
-    elif format == "jsonl":
-        chunks = _chunks(read_jsonl(location, slice, first))
-    elif format == "json":
-        chunks = _chunks(read_json(location))
     else:
-        chunks = _chunks(read_csv(location, "\t" if format == "tsv" else ","))
+        chunks = _chunks(_items(location, format, slice, first, delimiter))
     return chunks if columns is None else _narrow(chunks, columns)
 
 
-def slices(location: str, format: Format, size: int, target: int = 32 << 20) -> list[tuple[int, int] | None]:
+def slices(location: Location, format: Format, size: int, target: int = 32 << 20) -> list[tuple[int, int] | None]:
     """Cut a file of ``size`` bytes into pieces of about ``target`` bytes that can be read apart.
 
     Ranges of row groups for Parquet, of bytes for plain JSON Lines, ``[None]`` for all else.
@@ -114,7 +117,9 @@ def slices(location: str, format: Format, size: int, target: int = 32 << 20) -> 
     return [slice for slice, _ in cuts(location, format, size, target)]
 
 
-def cuts(location: str, format: Format, size: int, target: int = 32 << 20) -> list[tuple[tuple[int, int] | None, int]]:
+def cuts(
+    location: Location, format: Format, size: int, target: int = 32 << 20
+) -> list[tuple[tuple[int, int] | None, int]]:
     """Return :func:`slices` with the number of the first record of each; reads JSON Lines once through."""
     if size <= target:
         return [(None, 0)]
@@ -143,7 +148,61 @@ def cuts(location: str, format: Format, size: int, target: int = 32 << 20) -> li
     return found or [(None, 0)]
 
 
-def column_names(location: str, format: Format) -> list[str] | None:
+def _items(
+    location: Location,
+    format: Format,
+    slice: tuple[int, int] | None = None,
+    first: int | None = None,
+    delimiter: str | None = None,
+) -> Iterator[tuple[Record | Broken, int]]:
+    """Yield the records of a file that is not Parquet, each with its size."""
+    if format == "jsonl":
+        return read_jsonl(location, slice, first)
+    if format == "json":
+        return read_json(location)
+    return read_csv(location, delimiter or DELIMITERS[format])
+
+
+def unreadable(location: Location, format: Format, delimiter: str | None = None) -> Broken | None:
+    """Return what is wrong with a file of which no record can be read; ``None`` where one can, or it has none.
+
+    Reads up to the first good record, at most 2048 records.
+    """
+    if format == "parquet":
+        from aya_data.builders.parquet_records import parquet_columns
+
+        if parquet_columns(location) is not None:
+            return None
+        chunk = next(read_records(location, format), [])
+        return next((item for item in chunk if isinstance(item, Broken)), None)
+    broken: Broken | None = None
+    for number, (item, _) in enumerate(_items(location, format, delimiter=delimiter)):
+        if isinstance(item, Record):
+            return None
+        broken = broken or item
+        if number >= CHUNK_RECORDS:
+            break
+    return broken
+
+
+def columns_within(location: Location, format: Format, size: int) -> tuple[list[str], int, int]:
+    """Return the keys of the JSON records in about the first ``size`` bytes, how many records, how many bytes.
+
+    The bytes are fewer than ``size`` only where the file ends.
+    """
+    names: dict[str, None] = {}
+    records = read = 0
+    for item, cost in _items(location, format):
+        if isinstance(item, Record):
+            names |= dict.fromkeys(item.fields)
+            records += 1
+        read += cost
+        if read >= size:
+            break
+    return list(names), records, read
+
+
+def column_names(location: Location, format: Format, delimiter: str | None = None) -> list[str] | None:
     """Return the columns that a file names: schema, header line, or the keys of its first 2048 records.
 
     ``None`` where the file says nothing (empty, or broken from the start).
@@ -154,7 +213,7 @@ def column_names(location: str, format: Format) -> list[str] | None:
         return parquet_columns(location)
     if format in ("csv", "tsv"):
         with contextlib.suppress(Malformed):
-            return header(iter(Lines(location)), "\t" if format == "tsv" else ",") or None
+            return header(iter(Lines(location)), delimiter or DELIMITERS[format]) or None
         return None
     for chunk in read_records(location, format):
         names = dict.fromkeys(n for item in chunk if isinstance(item, Record) for n in item.fields)

@@ -3,62 +3,51 @@
 :func:`open_repository` asks once which commit a branch stands at; everything after that names the
 commit, so a branch that moves during a build changes nothing. :func:`fetch` brings one file into a
 folder where files are named by their content: a file that did not change between two commits is
-read once. :func:`stream` reads only the bytes that a caller asks for; what :func:`tail` reads of a
-file's end, :func:`fetch` does not ask for again.
+read once. :func:`stream` lets a caller read a file while it arrives there, and :func:`tail` reads
+its end; whichever of them brought a byte, none of them asks for it again.
 
 The protocol (names, URLs, tokens, sessions, proxies, offline mode) is huggingface_hub's. Retrying
 and resuming are done here: ``hf_hub_download`` of 2.x writes to a name that is unique to the call
 and deletes it on failure (huggingface_hub pull request 4228), so that a killed download starts at
 byte 0, and its waits are not the caller's to bound. Here a partial file is kept under its content's
-name and the next request asks for the rest by ``Range``; a byte that arrived is not asked for
-again. Plain HTTP is used for files in Xet storage too (the Hub serves both), so HF_ENDPOINT always
-decides where the bytes come from. No telemetry: the user agent is the word ``aya-data``.
+name and the next request asks for what is missing by ``Range`` (:mod:`aya_data.builders.hub_ranges`).
+Plain HTTP is used for files in Xet storage too (the Hub serves both), so HF_ENDPOINT always decides
+where the bytes come from. No telemetry: the user agent is the word ``aya-data``.
 
-Cost: one request per repository, one per 1,000 files, one per file; memory is one network chunk.
+Cost: one request per repository, one per 1,000 files, one per file that is fetched, one for each 32 MB
+of a file that is streamed; memory is one network chunk.
 """
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import fnmatch
 import hashlib
-import io
 import json
-import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, BinaryIO, cast
+from typing import Any
 from urllib.parse import quote, urljoin, urlsplit
 
-from aya_data.builders.hub_ranges import Ranges, address, starts_at
+from aya_data.builders.hub_ranges import FIRST, Arriving, sweep
 from aya_data.builders.hub_requests import (
     KNOWN,
     USUAL,
     Backoff,
-    Passing,
     Refused,
     ask,
     hub_endpoint,
-    insist,
     is_missing,
     refusal,
-    request,
 )
 from aya_data.core import durable
-from aya_data.core.errors import (
-    CorruptPart,
-    HubUnreachable,
-    InputError,
-    NotFound,
-    WorkspaceUnusable,
-)
+from aya_data.core.errors import CorruptPart, HubUnreachable, InputError, NotFound
 
 __all__ = [
     "ALIASES",
     "KNOWN",
+    "Arriving",
     "Backoff",
     "RemoteFile",
     "Repository",
@@ -73,8 +62,6 @@ __all__ = [
 ALIASES: Mapping[str, str] = {"CohereForAI": "CohereLabs", "CohereLabs": "CohereForAI"}
 """Two names of one namespace: it was renamed in 2025, and mirrors may know only one of them."""
 
-INCOMPLETE = ".incomplete"
-END = ".end"
 COMMIT = re.compile(r"[0-9a-f]{40}")
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}|git:[0-9a-f]{40}")
 NAME = re.compile(r"(?!.*\.\.)\w[\w.-]*(?:/\w[\w.-]*)?", re.ASCII)
@@ -174,20 +161,16 @@ def fetch(
     :class:`WorkspaceUnusable` when the folder cannot be written.
     """
     target = location(file, folder)
-    try:
-        if not _intact(target, file):
-            durable.make_folder(folder)
-            partial = target.with_name(target.name + INCOMPLETE)
-            with _claimed(partial) as handle:
-                # Whoever held the claim before may have finished the file meanwhile.
-                if not _intact(target, file):
-                    _complete(repository, file, partial, handle, backoff, progress)
-                    durable.replace(partial, target)
-                else:
-                    durable.remove(partial)
-                durable.remove(_end_of(target))
-    except OSError as error:
-        raise WorkspaceUnusable(str(target), error.strerror or str(error)) from error
+    for last in (False, True):
+        with Arriving(repository, file, target, backoff, progress=progress) as arriving:
+            try:
+                arriving.bring(0, file.size)
+                arriving.finish()
+                break
+            except CorruptPart:
+                # The first time it may be what an earlier run left and a power cut spoiled.
+                if last:
+                    raise
     return target
 
 
@@ -197,62 +180,25 @@ def stream(
     folder: Path,
     *,
     backoff: Backoff = USUAL,
-    block: int = 1 << 20,
-) -> BinaryIO:
-    """Open ``file`` for reading and seeking, asking the Hub only for the ranges that are read.
+    block: int = FIRST,
+) -> Arriving:
+    """Return ``file`` to be read while it arrives; use it as a context manager.
 
-    For Parquet footers and single row groups. Reads are at least ``block`` bytes long and are
-    retried like :func:`fetch`; parts of a file cannot be checked against its digest. A file that
-    :func:`fetch` has brought is opened from ``folder``.
+    A reader gets what it reads in requests of at least ``block`` bytes, retried like those of
+    :func:`fetch`; what came stays in ``folder``, for other readers at the same time and for later
+    ones. Nothing that was read has been checked until :meth:`Arriving.finish` returns.
     """
-    target = location(file, folder)
-    if target.is_file() and target.stat().st_size == file.size:
-        return open(target, "rb")
-    return cast(BinaryIO, io.BufferedReader(Ranges(repository, file, backoff), block))
+    return Arriving(repository, file, location(file, folder), backoff, block=block)
 
 
 def tail(repository: Repository, file: RemoteFile, folder: Path, size: int, *, backoff: Backoff = USUAL) -> bytes:
     """Return the last ``size`` bytes of ``file``, or all of it where it is shorter.
 
-    They are kept in ``folder`` until :func:`fetch` has brought the file, so that planning and
-    building together read no byte twice. Raises what :func:`stream` raises.
+    They are kept in ``folder``, so that planning and building together read no byte twice. Raises
+    what :func:`fetch` raises.
     """
-    size = min(size, file.size)
-    target = location(file, folder)
-    try:
-        if target.is_file() and target.stat().st_size == file.size:
-            with open(target, "rb") as handle:
-                handle.seek(file.size - size)
-                return handle.read()
-        kept = _kept(_end_of(target))
-        if len(kept) < size:
-            front = bytearray(size - len(kept))
-            rest = Ranges(repository, file, backoff)
-            rest.seek(file.size - size)
-            rest.readinto(front)
-            kept = bytes(front) + kept
-            durable.write_bytes(_end_of(target), kept)
-    except OSError as error:
-        raise WorkspaceUnusable(str(target), error.strerror or str(error)) from error
-    return kept[len(kept) - size :]
-
-
-def sweep(folder: Path) -> tuple[int, int]:
-    """Remove unfinished downloads that no process is at; return how many files and bytes.
-
-    The next build that wants one of them begins it anew.
-    """
-    removed = size = 0
-    for path in sorted(folder.glob("*" + INCOMPLETE)) + sorted(folder.glob("*" + END)):
-        with open(path, "rb") as handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                continue  # somebody is at it
-            size += os.fstat(handle.fileno()).st_size
-            durable.remove(path)
-            removed += 1
-    return removed, size
+    with stream(repository, file, folder, backoff=backoff) as arriving:
+        return arriving.read(max(0, file.size - size), file.size)
 
 
 # Pinning and listing.
@@ -339,134 +285,3 @@ def _recall(cache: Path, endpoint: str, name: str, commit: str) -> tuple[RemoteF
         return tuple(RemoteFile(str(path), int(size), str(sha)) for path, size, sha in content)
     except (OSError, ValueError, TypeError):
         return None  # absent or torn: the Hub is asked again
-
-
-# Bringing bytes here.
-
-
-@contextlib.contextmanager
-def _claimed(partial: Path) -> Iterator[IO[bytes]]:
-    """Open ``partial`` for appending, as the only process that does.
-
-    The lock ends with the process, whatever ends it. Where a file system does not know or honour
-    it, two writers spoil the partial file, which its digest then tells.
-    """
-    while True:
-        handle = open(partial, "ab")  # noqa: SIM115 - closed below on both ways out
-        with contextlib.suppress(OSError):
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        try:
-            if os.fstat(handle.fileno()).st_ino == partial.stat().st_ino:
-                break
-        except FileNotFoundError:
-            pass
-        handle.close()  # the one before finished it and renamed it away
-    with handle:
-        yield handle
-
-
-def _complete(
-    repository: Repository,
-    file: RemoteFile,
-    partial: Path,
-    handle: IO[bytes],
-    backoff: Backoff,
-    progress: Callable[[int], None] | None,
-) -> None:
-    """Append to ``partial`` what is missing, check all of it and make it durable."""
-    what = f"{repository.id}@{repository.commit[:12]}/{file.path}"
-    end = _end_of(location(file, partial.parent))
-    damaged = 0
-    while True:
-        try:
-            insist(
-                lambda: _receive(repository, file, handle, _kept(end), what, progress),
-                what,
-                backoff,
-                lambda: os.fstat(handle.fileno()).st_size,
-            )
-        except Refused as refused:
-            raise refusal(refused, repository.endpoint, repository.id, repository.commit, file.path) from None
-        found = _digest(partial, file)
-        if found == file.digest:
-            os.fsync(handle.fileno())
-            return
-        damaged += 1
-        handle.truncate(0)
-        durable.remove(end)
-        # The first time it may be an old partial file that a power cut spoiled.
-        if damaged == 2:
-            raise CorruptPart(what, f"what arrives is {found}", file.digest)
-
-
-def _receive(
-    repository: Repository,
-    file: RemoteFile,
-    handle: IO[bytes],
-    kept: bytes,
-    what: str,
-    progress: Callable[[int], None] | None,
-) -> None:
-    """Ask once for the bytes that ``handle`` lacks and append what comes, then the ``kept`` end of the file."""
-    start = os.fstat(handle.fileno()).st_size
-    if start > file.size:
-        handle.truncate(0)
-        start = 0
-    stop = file.size - len(kept)
-    have = start
-    if start < stop:
-        headers = {"range": f"bytes={start}-{stop - 1 if kept else ''}"} if start or kept else {}
-        with request(address(repository, file), what, headers) as response:
-            if start and not starts_at(response, start):
-                handle.truncate(0)  # the whole file comes, not the rest
-                have = 0
-            try:
-                for chunk in response.iter_bytes():
-                    handle.write(chunk[: stop - have])
-                    have += len(chunk)
-                    if progress is not None:
-                        progress(len(chunk))
-                    if have > stop:
-                        break
-            finally:
-                # Inside, so that a broken connection leaves every byte that came in the file.
-                handle.flush()
-        if have < stop:
-            raise Passing(f"the connection ended after {have} of {file.size} bytes")
-        have = stop
-    handle.write(kept[have - stop :])
-    handle.flush()
-
-
-def _end_of(target: Path) -> Path:
-    return target.with_name(target.name + END)
-
-
-def _kept(end: Path) -> bytes:
-    """Return the end of a file that :func:`tail` has read before, or nothing."""
-    try:
-        return end.read_bytes()
-    except FileNotFoundError:
-        return b""
-
-
-def _intact(path: Path, file: RemoteFile) -> bool:
-    """Whether ``path`` holds ``file``; a file that is there and differs is removed."""
-    if not path.is_file():
-        return False
-    if path.stat().st_size == file.size and _digest(path, file) == file.digest:
-        return True
-    durable.remove(path)
-    return False
-
-
-def _digest(path: Path, file: RemoteFile) -> str:
-    kind = file.digest.partition(":")[0]
-    if kind == "sha256":
-        hasher = hashlib.sha256()
-    else:
-        hasher = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
-    with open(path, "rb") as handle:
-        for chunk in iter(lambda: handle.read(1 << 20), b""):
-            hasher.update(chunk)
-    return f"{kind}:{hasher.hexdigest()}"

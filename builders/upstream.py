@@ -26,7 +26,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import BaseModel, Field
 
 from aya_data.builders.records import Broken, Record, cuts, format_of, read_records
-from aya_data.builders.repository import RemoteFile, Repository, fetch, open_repository
+from aya_data.builders.repository import RemoteFile, Repository, fetch, open_repository, stream
 from aya_data.core.errors import HubUnreachable, InputError, NotFound
 from aya_data.core.identity import row_key
 from aya_data.core.license import PartFacts, part_license
@@ -54,6 +54,8 @@ __all__ = [
 HUB = "hub:"
 LARGE = 64 << 20  # bytes; smaller files are one unit
 PIECE = 32 << 20  # bytes of one unit of a larger file
+PIECES = 8  # at most so many of a file on the Hub: each checks the whole file
+FETCHED = 16 << 20  # bytes; up to here a file on the Hub is brought before it is read
 COMMIT = re.compile(r"[0-9a-f]{40}")
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)
 SHARD = re.compile(r"(?P<split>[A-Za-z]+(?:_[A-Za-z]+)*)(?:-\d+-of-\d+)?(?:-[0-9a-f]{6,})?\.")
@@ -236,12 +238,31 @@ class UpstreamBuilder(Builder):
             yield Batch(len(records), drafts, rejections)
 
     def records(self, unit: Unit, columns: Sequence[str] | None = None) -> Iterator[list[Record | Broken]]:
-        """Read the records of a unit, fetching its file from the Hub when it is not here yet."""
-        path = localize_file(unit.location, self.environment.cache)
+        """Read the records of a unit, those of a larger file on the Hub while it arrives.
+
+        Who takes the last of them knows that the file is what its digest says; before that, nothing
+        is certain. Raises :class:`CorruptPart` at the end where it is not.
+        """
         format_ = format_of(unit.name)
         assert format_ is not None, unit.name
-        first = int(unit.labels.get("first", "0"))
-        yield from read_records(str(path), format_, unit.slice, columns=columns, first=first)
+        cache, first = self.environment.cache, int(unit.labels.get("first", "0"))
+        if not unit.location.startswith(HUB):
+            yield from read_records(unit.location, format_, unit.slice, columns=columns, first=first)
+            return
+        repository, file = hub_file(unit.location, cache)
+        if file.size <= FETCHED:
+            path = fetch(repository, file, cache)
+            yield from read_records(str(path), format_, columns=columns)
+            return
+        with stream(repository, file, cache) as arriving:
+            groups = unit.slice
+            if groups is not None:
+                from aya_data.builders.parquet_records import parquet_groups
+
+                groups, arriving.horizon = parquet_groups(arriving, groups)
+            if groups is None or groups[0] < groups[1]:
+                yield from read_records(arriving, format_, groups, columns=columns)
+            arriving.finish()
 
     def broken(self, record: Broken, unit: Unit) -> Rejection:
         """Reject what could not be parsed, under a key made from its bytes."""
@@ -275,9 +296,10 @@ class UpstreamBuilder(Builder):
     def _pieces(self, origin: Origin, folder: str, file: File, choice: Choice) -> list[Unit]:
         pieces: list[tuple[tuple[int, int] | None, int]] = [(None, 0)]
         format_ = format_of(file.path)
-        # What is on the Hub is fetched whole by the worker that reads it.
-        local = origin.kind != "hub"
-        if local and self.sliced and format_ is not None and file.size > LARGE:
+        if origin.kind == "hub":
+            if self.sliced and format_ == "parquet" and file.size > PIECE:
+                pieces = [(span, 0) for span in _spans(file.size)]
+        elif self.sliced and format_ is not None and file.size > LARGE:
             pieces = cuts(file.location, format_, file.size, PIECE)
         digest = content_digest(file)
         labels = {**choice.labels, "repository": folder} if folder else dict(choice.labels)
@@ -295,6 +317,12 @@ class UpstreamBuilder(Builder):
             )
             for piece, first in pieces
         ]
+
+
+def _spans(size: int) -> list[tuple[int, int]]:
+    """Cut a Parquet file on the Hub by its size alone; a row group belongs where it starts."""
+    pieces = min(PIECES, -(-size // PIECE))
+    return [(size * n // pieces, size * (n + 1) // pieces) for n in range(pieces)]
 
 
 def localize_file(location: str, cache: Path) -> Path:

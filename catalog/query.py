@@ -30,10 +30,6 @@ __all__ = ["Result", "open_catalog", "query"]
 MEMORY: Final = 1 << 30
 """Bytes that a query may hold before it spills to disk."""
 
-TABLES: Final = (
-    "releases", "stages", "sources", "shards", "rows", "ledger", "edges", "licenses", "languages", "rules",
-)  # fmt: skip
-
 _REFUSED: Final = "only a single SELECT runs here: the catalog is read-only"
 _REMEDY: Final = "Write SELECT …, FROM …, WITH …, DESCRIBE, SUMMARIZE or SHOW TABLES."
 
@@ -178,7 +174,8 @@ def _box(con: duckdb.DuckDBPyConnection, workspace: Workspace) -> None:
 # Errors --------------------------------------------------------------------------------------------
 
 _LINE = re.compile(r"^LINE (\d+): (.*)\n( *)\^", re.MULTILINE)
-_TABLE = re.compile(r"Table with name (.+?) does not exist")
+_TABLE = re.compile(r"Table with name (.+?) does not exist|Referenced table (.+?) not found")
+_CANDIDATES = re.compile(r"Candidate bindings: (.*)")
 _COLUMN = re.compile(
     r'(?:Referenced|Values list|Referenced table).*?column(?: named)? "(.+?)" not found'
     r'|does not have a column named "(.+?)"|Referenced column "(.+?)" (?:was )?not found'
@@ -205,15 +202,22 @@ def _explained(con: duckdb.DuckDBPyConnection, sql: str, error: duckdb.Error) ->
     summary = text.split("\nLINE ")[0].strip()
     table, column = _TABLE.search(text), _COLUMN.search(text)
     if table:
-        word = table[1].strip('"')
-        what, remedy = f"there is no table {word!r}", did_you_mean(word, TABLES)
+        word = (table[1] or table[2]).strip('"')
+        what, remedy = f"there is no table {word!r}", did_you_mean(word, _tables(con))
     elif column:
         word = next(group for group in column.groups() if group)
-        what, remedy = f"there is no column {word!r}", did_you_mean(word, _columns(con, sql))
+        # A column that the query itself names is in DuckDB's list alone; in ours is what a slip may have meant.
+        candidates = _CANDIDATES.search(text)
+        listed = re.findall(r'"([^"]+)"', candidates[1]) if candidates else []
+        listed = [name.rpartition(".")[2] for name in listed]
+        near = did_you_mean(word, {*_columns(con, sql), *listed})
+        if listed and not near.startswith("Did"):
+            near = did_you_mean(word, listed)
+        what, remedy = f"there is no column {word!r}", near
     elif isinstance(error, duckdb.PermissionException):
         word = ""
         what = "a query may read the catalog and nothing else"
-        remedy = f"The tables are {', '.join(TABLES)}."
+        remedy = "SHOW TABLES lists what it may read."
     elif isinstance(error, duckdb.OutOfMemoryException):
         word, what, remedy = "", "the query needs more memory than it may use", "Select fewer columns, or aggregate."
     else:
@@ -247,13 +251,27 @@ def _place(sql: str, text: str, word: str) -> tuple[int, int] | None:
     return (line, 1) if line and line <= len(lines) else None
 
 
+def _tables(con: duckdb.DuckDBPyConnection) -> list[str]:
+    """The tables and views that a query may name."""
+    try:
+        found = con.execute(
+            "SELECT view_name FROM duckdb_views() WHERE schema_name = 'main' AND NOT internal "
+            "AND database_name = current_database() UNION SELECT table_name FROM duckdb_tables() "
+            "WHERE schema_name = 'main' AND database_name = current_database() ORDER BY 1"
+        ).fetchall()
+    except duckdb.Error:
+        found = []
+    return [row[0] for row in found]
+
+
 def _columns(con: duckdb.DuckDBPyConnection, sql: str) -> set[str]:
     """The columns of the tables that a query names; of all when it names none."""
     found = con.execute("SELECT table_name, column_name FROM duckdb_columns() WHERE schema_name = 'main'").fetchall()
     found += con.execute("SELECT table_name, column_name FROM duckdb_columns() WHERE schema_name = 'shape'").fetchall()
     words = {word.lower() for word in re.findall(r"\w+", sql)}
     named = {column for table, column in found if table in words}
-    return named or {column for _, column in found}
+    tables = set(_tables(con))
+    return named or {column for table, column in found if table in tables}
 
 
 def _plain(value: Any) -> Any:

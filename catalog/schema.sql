@@ -74,6 +74,53 @@ CREATE TABLE statistics (
     value DOUBLE
 );
 
+-- What the mixture asked for and what came of it: axis `all`, each level's values, floors that stayed short, full caps.
+CREATE VIEW mixture AS
+SELECT release, version,
+    keys['kind'] AS kind,
+    keys['axis'] AS axis,     -- all, source, dataset, language, origin, …, floor:language, cap:source,dataset
+    keys['value'] AS value,
+    max(value) FILTER (WHERE measure = 'requested_share') AS requested_share,  -- of rows, or of tokens with unit: tokens
+    max(value) FILTER (WHERE measure = 'achieved_share') AS achieved_share,
+    nullif(max(value) FILTER (WHERE measure = 'requested_rows'), 0)::BIGINT AS requested_rows,
+    max(value) FILTER (WHERE measure = 'achieved_rows')::BIGINT AS achieved_rows,
+    nullif(max(value) FILTER (WHERE measure = 'requested_tokens'), 0)::BIGINT AS requested_tokens,
+    max(value) FILTER (WHERE measure = 'achieved_tokens')::BIGINT AS achieved_tokens,
+    max(value) FILTER (WHERE measure = 'distinct_rows')::BIGINT AS distinct_rows,
+    max(value) FILTER (WHERE measure = 'available_rows')::BIGINT AS available_rows,
+    max(value) FILTER (WHERE measure = 'available_tokens')::BIGINT AS available_tokens,
+    round(max(value) FILTER (WHERE measure = 'achieved_rows')
+        / nullif(max(value) FILTER (WHERE measure = 'distinct_rows'), 0), 4) AS epochs
+FROM statistics WHERE statistic = 'mixture'
+GROUP BY ALL;
+
+-- How many tokens the spec's tokenizer makes of a language's texts, without its chat template.
+CREATE VIEW fertility AS
+SELECT release, version,
+    keys['language'] AS language,
+    keys['script'] AS script,
+    sum(value) FILTER (WHERE measure = 'rows')::BIGINT AS rows,
+    sum(value) FILTER (WHERE measure = 'tokens')::BIGINT AS tokens,
+    round(sum(value) FILTER (WHERE measure = 'tokens')
+        / nullif(sum(value) FILTER (WHERE measure = 'words'), 0), 4) AS per_word,  -- null where words are not spaced
+    round(sum(value) FILTER (WHERE measure = 'tokens')
+        / nullif(sum(value) FILTER (WHERE measure = 'characters'), 0), 4) AS per_character,
+    round(sum(value) FILTER (WHERE measure = 'tokens')
+        / nullif(sum(value) FILTER (WHERE measure = 'bytes'), 0), 4) AS per_byte   -- of UTF-8
+FROM statistics WHERE statistic = 'fertility'
+GROUP BY ALL;
+
+-- What language identification found in rows of each declared variety, and what became of them.
+CREATE VIEW confusion AS
+SELECT release, version,
+    keys['on'] AS "on",           -- what was read: conversation, prompt or answer
+    keys['declared'] AS declared,
+    keys['detected'] AS detected, -- a variety, und_Latn and so on, or undetermined
+    keys['outcome'] AS outcome,   -- kept, flagged, dropped or undetermined
+    sum(value)::BIGINT AS rows
+FROM statistics WHERE statistic = 'confusion' AND measure = 'rows'
+GROUP BY ALL;
+
 CREATE SCHEMA shape;
 
 CREATE TABLE shape.rows (

@@ -14,12 +14,18 @@ from typing import Final
 
 from rich.cells import cell_len
 
-__all__ = ["cut", "inline", "isolate", "printable", "wrapped"]
+__all__ = ["amount", "cut", "inline", "isolate", "printable", "wrapped"]
 
 FSI, LRI, RLI, PDI = "\u2068", "\u2066", "\u2067", "\u2069"
 
 JOINERS: Final = frozenset("\u200c\u200d\u200e\u200f\u061c")
 """Format characters that scripts need and that act on their neighbours alone."""
+
+
+def amount(number: int, noun: str) -> str:
+    """Say ``1 row``, ``2,000 rows``, ``3 entries``."""
+    several = noun if abs(number) == 1 else f"{noun[:-1]}ies" if noun.endswith("ry") else f"{noun}s"
+    return f"{number:,} {several}"
 
 
 def printable(text: str) -> str:

@@ -143,8 +143,9 @@ The same words as `aya-data COMMAND --help`. Results go to stdout, progress and 
 | `HF_ENDPOINT`, `HF_TOKEN`, `HF_HUB_OFFLINE` | as in huggingface_hub: where the Hub is, who asks, no network |
 | `NO_COLOR`, `TERM=dumb` | plain output |
 
-`--set PATH=VALUE` changes one value of a spec for this call (`--set mix.budget.rows=200`). A size is written
-as `4GB` or `512MiB`. `--limit N` takes at most N rows of every source, chosen by draw, so that a larger limit
+`--set PATH=VALUE` changes one value of a spec for this call (`--set mix.budget.rows=200`); a list or mapping in
+brackets takes the place of the one there (`--set 'languages=[tur, eng]'`). A size is written as `4GB` or `512MiB`;
+`--memory` is between 512 MiB and what this process may use. `--limit N` takes at most N rows of every source, chosen by draw, so that a larger limit
 takes the same rows and more.
 
 `build --json` prints one object:

@@ -18,6 +18,7 @@ first; a missing repository is 401 without and 404 with a token; listings come i
 from __future__ import annotations
 
 import fnmatch
+import functools
 import hashlib
 import json
 import socket
@@ -95,6 +96,7 @@ class Fault:
     status: int = 0
     headers: Mapping[str, str] = field(default_factory=dict)
     cut_after: int | None = None  # close the connection after so many bytes of the body
+    at_cut: Callable[[], None] | None = None  # what to do just before
     flip: int | None = None  # invert the byte of the file at this position
     ignore_range: bool = False
     body: bytes | None = None
@@ -358,7 +360,7 @@ class HubServer:
     def _file(self, path: str, content: bytes) -> dict[str, Any]:
         entry = {"type": "file", "oid": _git(content), "size": len(content), "path": path}
         if self._is_large(path):
-            sha256 = hashlib.sha256(content).hexdigest()
+            sha256 = _sha256(content)
             entry["oid"] = _git(f"oid sha256:{sha256}".encode())
             entry["lfs"] = {"oid": sha256, "size": len(content), "pointerSize": 134}
             if self.xet:
@@ -379,7 +381,7 @@ class HubServer:
         content = commit.files[path]
         headers = {"X-Repo-Commit": commit.oid, "Accept-Ranges": "bytes"}
         if self._is_large(path):
-            sha256 = hashlib.sha256(content).hexdigest()
+            sha256 = _sha256(content)
             headers["X-Linked-Size"] = str(len(content))
             headers["X-Linked-Etag"] = f'"{sha256}"'
             if self.xet:
@@ -398,7 +400,7 @@ class HubServer:
     async def _content(self, request: _Request, name: str, path: str, commit: Commit) -> None:
         content, fault = commit.files[path], request.fault
         large = self._is_large(path)
-        etag = hashlib.sha256(content).hexdigest() if large else _git(content)
+        etag = _sha256(content) if large else _git(content)
         headers = {
             "ETag": f'"{etag}"',
             "Accept-Ranges": "bytes",
@@ -427,7 +429,7 @@ class HubServer:
         request.entry.file, request.entry.start = f"{name}/{path}", start
         request.entry.content = _git(commit.files[path])
         cut = fault.cut_after if fault is not None else None
-        await request.reply(status, content[start:end], headers, cut)
+        await request.reply(status, content[start:end], headers, cut, fault.at_cut if fault is not None else None)
 
     def _commit(self, name: str, revision: str) -> Commit:
         repo = self._repos[name]
@@ -483,7 +485,14 @@ class _Request:
         answer = {"Content-Type": "application/json; charset=utf-8", **(headers or {})}
         await self.reply(status, json.dumps(value).encode(), answer)
 
-    async def reply(self, status: int, body: bytes, headers: Mapping[str, str], cut: int | None = None) -> None:
+    async def reply(
+        self,
+        status: int,
+        body: bytes,
+        headers: Mapping[str, str],
+        cut: int | None = None,
+        at_cut: Callable[[], None] | None = None,
+    ) -> None:
         self.entry.status = status
         fields = {**headers, "Content-Length": str(len(body))}
         raw = [(key.lower().encode(), value.encode()) for key, value in fields.items()]
@@ -498,6 +507,8 @@ class _Request:
                 self.entry.sent += len(piece)
             await self._send({"type": "http.response.body", "body": piece, "more_body": True})
         if cut is not None and cut < len(body):
+            if at_cut is not None:
+                at_cut()
             raise _Cut
         await self._send({"type": "http.response.body"})
 
@@ -515,6 +526,12 @@ def _matches(glob: str, path: str) -> bool:
     return fnmatch.fnmatchcase(path, glob) or glob in path.split("/")
 
 
+@functools.lru_cache(64)
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+@functools.lru_cache(64)
 def _git(content: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 

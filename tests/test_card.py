@@ -243,7 +243,7 @@ def test_where_sources_disagree_the_sentence_is_printed() -> None:
 
 def test_unknown_licences_are_called_unpublishable() -> None:
     text = card(changed(licenses=[{"license": "LicenseRef-aya-unknown", "rows": 1234}]))
-    assert "1,234 rows have a licence that is not known: this release must not be published." in text
+    assert "1,234 rows of no known licence: this release must not be published." in text
 
 
 def test_dataset_info_has_one_entry_per_file_with_columns_of_that_file() -> None:

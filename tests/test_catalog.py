@@ -25,8 +25,8 @@ from aya_data.catalog.show import render as render_rows
 from aya_data.catalog.terminal import FSI, LRI, PDI, RLI, cut, inline, printable, wrapped
 from aya_data.catalog.why import render, stages_of_source, why
 from aya_data.core.errors import BuildError, InputError, NotFound
-from aya_data.core.store import Workspace
-from aya_data.publish.verify import verify_release, verify_workspace
+from aya_data.core.store import Workspace, file_digest
+from aya_data.publish.verify import named_releases, verify_release, verify_workspace
 from tests.released import FOLDER, latest, shared_workspace
 
 
@@ -52,8 +52,8 @@ def one(workspace: Workspace, sql: str) -> Any:
 def test_the_views_and_tables(workspace: Workspace) -> None:
     names = [row[0] for row in query(workspace, "SHOW TABLES").rows]
     assert names == [
-        "edges", "languages", "ledger", "licenses", "releases", "rows", "rules", "shards", "sources", "stages",
-        "statistics",
+        "confusion", "edges", "fertility", "languages", "ledger", "licenses", "mixture", "releases", "rows", "rules",
+        "shards", "sources", "stages", "statistics",
     ]  # fmt: skip
 
 
@@ -266,8 +266,7 @@ GOLDEN = {
     ),
     "SELCT 1": 'query:1:1: syntax error at or near "SELCT".\n  SELCT 1\n  ^',
     "SELECT 1 FROM read_text('/etc/passwd')": (
-        "query:1:15: a query may read the catalog and nothing else. The tables are releases, stages, sources, shards, "
-        "rows, ledger, edges, licenses, languages, rules.\n"
+        "query:1:15: a query may read the catalog and nothing else. SHOW TABLES lists what it may read.\n"
         "  SELECT 1 FROM read_text('/etc/passwd')\n"
         "                ^"
     ),
@@ -638,7 +637,7 @@ def test_counts_that_do_not_add_up_are_found(copied: Workspace) -> None:
 
     expect(
         bump("filter:license", "dropped"),
-        "stage filter:license breaks the law of the ledger by -1 rows",
+        "stage filter:license breaks the law of the ledger by -1 row (",
         "stage filter:license has 66 rows dropped, the manifest counts 67",
     )
     expect(bump("mix", "not_sampled"), "stage mix has 60 rows not sampled, the manifest counts 61")
@@ -655,6 +654,30 @@ def test_counts_that_do_not_add_up_are_found(copied: Workspace) -> None:
     expect(other_logical, f"recorded {'f' * 32}")
     expect(lambda m: m.pop("stages"), "cannot be read: KeyError: 'stages'")
     assert verify_release(release) == []
+
+
+def test_a_version_that_the_files_do_not_give_is_found(copied: Workspace) -> None:
+    release = latest(copied)
+    lock = release / "aya.lock"
+    lock.write_bytes(lock.read_bytes().replace(b'"seed": ', b'"seed": 1', 1))
+
+    def own_up(manifest: dict[str, Any]) -> None:
+        entry = next(file for file in manifest["files"] if file["path"] == "aya.lock")
+        entry.update(bytes=lock.stat().st_size, digest=file_digest(lock))
+
+    rewritten(release, own_up)
+    (finding,) = verify_release(release)
+    assert finding.file == str(release / "manifest.json")
+    assert finding.what.startswith(f"version {release.name}, what the files say gives ")
+
+
+def test_releases_are_found_by_name_and_by_folder(workspace: Workspace) -> None:
+    release = latest(workspace)
+    name = release.parent.name
+    every = sorted(path for path in release.parent.iterdir() if path.is_dir())
+    assert named_releases(workspace, name) == every
+    assert named_releases(workspace, f"{name}@{release.name}") == [release]
+    assert named_releases(workspace, str(release)) == [release]
 
 
 def test_a_row_twice_is_found(copied: Workspace) -> None:

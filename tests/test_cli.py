@@ -167,7 +167,7 @@ def test_init_writes_a_spec_that_builds_and_never_overwrites(tmp_path: Path) -> 
         (("biuld", SPEC), 2, "biuld"),
         (("sql", "SELECT 1"), 2, "build"),
         (("why", "0123456789"), 2, "build"),
-        (("releases", "--workspace", SPEC), 0, ""),
+        (("releases", "--workspace", SPEC), 2, "a workspace is a folder"),
     ],
 )
 def test_wrong_input_is_one_clear_error(

@@ -20,7 +20,7 @@ from aya_data.builders.conversation import Unreadable, listed
 from aya_data.builders.files import FilesBuilder
 from aya_data.builders.paths import MissingColumn
 from aya_data.builders.paths import Path as ColumnPath
-from aya_data.core.errors import InputError
+from aya_data.core.errors import InputError, WrongSetting
 from aya_data.core.identity import derived_key, digest, record_digest, row_key
 from aya_data.core.license import POLICIES
 from aya_data.core.row import Draft, Rejection, tabulate
@@ -82,8 +82,8 @@ SHARED = [{"from": "system", "value": "s"}, {"from": "human", "value": "1"}, {"f
         (PLAIN, {"q": "1", "a": "2"}, [(U, "1"), (A, "2")]),
         ({**PLAIN, "context": "c"}, {"q": "1", "c": "c", "a": "2"}, [(U, "1\n\nc"), (A, "2")]),
         ({**PLAIN, "context": "c"}, {"q": "1", "c": " ", "a": "2"}, [(U, "1"), (A, "2")]),
-        ({**PLAIN, "context": "c"}, {"q": "1", "a": "2"}, [(U, "1"), (A, "2")]),
         ({**PLAIN, "context": "c"}, {"q": "", "c": "c", "a": "2"}, [(U, "c"), (A, "2")]),
+        ({**PLAIN, "context": "c"}, {"q": "1", "c": None, "a": "2"}, [(U, "1"), (A, "2")]),
         ({**PLAIN, "system": "s"}, {"q": "1", "a": "2", "s": "be"}, [(S, "be"), (U, "1"), (A, "2")]),
         ({**PLAIN, "system": {"constant": "be"}}, {"q": "1", "a": "2"}, [(S, "be"), (U, "1"), (A, "2")]),
         ({**PLAIN, "history": "h"}, {"q": "3", "a": "4", "h": [["1", "2"]]}, [(U, "1"), (A, "2"), (U, "3"), (A, "4")]),
@@ -324,6 +324,41 @@ def test_other_columns_are_kept_dropped_or_chosen(tmp_path: Path) -> None:
     assert one(tmp_path, record, extra=["x", "q", "none"]).extra == {"x": {"y": [1]}, "q": "1"}
 
 
+def test_a_column_that_only_few_records_have_is_found_however_late(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = [{"q": str(n), "a": "2"} for n in range(5000)]
+    write(tmp_path / "a.jsonl", *plain, {"q": "x", "a": "y", "note": "rare", "ctx": "z"})
+    drafts, _ = outcome(builder(tmp_path, where="note is not defined", columns={**PLAIN, "context": "ctx"}))
+    assert len(drafts) == 5000
+    from aya_data.builders import files
+
+    monkeypatch.setattr(files, "SAMPLE", 1000)
+    with pytest.raises(WrongSetting) as caught:
+        builder(tmp_path, where="note is not defined", columns={**PLAIN, "context": "ctx"}).units()
+    assert [path for path, _, _ in caught.value.faults] == [
+        ("sources", "house", "columns", "context", "column"),
+        ("sources", "house", "where", "column"),
+    ]
+    assert "which is not in the first 49 records. Known: a, q." in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"columns": {**PLAIN, "context": "contxt"}},
+        {"columns": {"prompt": "q", "answer": {"template": "{{ contxt }}"}}},
+        {"where": "contxt > 3"},
+        {"dataset": {"column": "contxt"}},
+        {"license": {"column": "contxt"}},
+    ],
+)
+def test_a_column_that_no_record_has_is_refused_in_json_too(tmp_path: Path, given: dict[str, Any]) -> None:
+    write(tmp_path / "a.jsonl", {"q": "1", "a": "2"}, {"q": "1", "a": "2", "context": "3"})
+    with pytest.raises(WrongSetting, match=r"names the column 'contxt', .* Did you mean 'context'?"):
+        builder(tmp_path, **given).units()
+
+
 def test_where(tmp_path: Path) -> None:
     write(tmp_path / "a.jsonl", *({"q": str(n), "a": "2", "n": n} for n in range(4)), {"q": "x", "a": "y"})
     drafts, rejections = outcome(builder(tmp_path, where="n % 2 == 0"))
@@ -434,15 +469,15 @@ def test_remote_files(tmp_path: Path) -> None:
     [
         (
             {"path": "date/*.jsonl"},
-            "no file matches 'date/*.jsonl', the path of the source 'house'. Did you mean 'data'?",
+            "the source 'house': no file matches 'date/*.jsonl'. Did you mean 'data'?",
         ),
         (
             {"path": "data/al.jsonl"},
-            "no file matches 'data/al.jsonl', the path of the source 'house'. Did you mean 'all.jsonl'?",
+            "the source 'house': no file matches 'data/al.jsonl'. Did you mean 'all.jsonl'?",
         ),
         (
             {"path": "data"},
-            "'data' of the source 'house' is a folder. Name the files in it: data/*.parquet, for example.",
+            "the source 'house': 'data' is a folder. Name the files in it: data/*.parquet, for example.",
         ),
         (
             {"columns": {"prompt": "quest", "answer": "answer"}},
@@ -480,13 +515,103 @@ def test_mistakes_that_the_files_show(tmp_path: Path, given: dict[str, Any], mes
     assert str(caught.value) == message
 
 
+UNREADABLE = [
+    ("a.jsonl", '{"q": "1", "a": "2"}\n'.encode("utf-16"), "It is UTF-16: save it as UTF-8."),
+    ("a.jsonl", b'[\n {\n  "q": "1",\n  "a": "2"\n }\n]\n', "try 'format: json'."),
+    ("a.jsonl", b"<!DOCTYPE html>\n<html>\n", "was the download refused?"),
+    ("a.jsonl", b"PAR1 and more", "It begins like Parquet"),
+    ("a.jsonl.gz", b"\x1f\x8b\x08" + b"nonsense" * 9, "no record of a.jsonl.gz can be read: truncated_file"),
+    ("a.parquet", b"version https://git-lfs.github.com/spec/v1\n", "run 'git lfs pull'."),
+    ("a.parquet", b"", "not_parquet (Parquet file size is 0 bytes)"),
+    ("a.csv", "q,a\né,è\n".encode("latin-1"), "Save it as UTF-8."),
+    ("a.csv", b'"q";"a"\n"1;";2\n', "Write 'delimiter: \";\"'"),
+    ("a.json", b"no json", "not_json"),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "said"), UNREADABLE)
+def test_a_file_that_cannot_be_read_at_all_stops_the_build(
+    tmp_path: Path, name: str, content: bytes, said: str
+) -> None:
+    write(tmp_path / "good.jsonl", {"q": "1", "a": "2"})
+    (tmp_path / name).write_bytes(content)
+    both = ["good.jsonl", name]
+    with pytest.raises(WrongSetting, match="With 'unreadable: drop' the build goes on") as caught:
+        builder(tmp_path, path=both).units()
+    assert said in str(caught.value)
+    assert f"no record of {name} can be read" in str(caught.value)
+    drafts, rejections = outcome(builder(tmp_path, path=both, unreadable="drop"))
+    assert len(drafts) == 1
+    assert {rejection.place[0] for rejection in rejections} == {name}
+
+
+def test_a_remote_file_that_cannot_be_read_stops_the_build_when_it_is_read(tmp_path: Path) -> None:
+    import fsspec
+
+    with fsspec.open("memory://unreadable/a.jsonl", "wb") as file:
+        file.write(b"<html>\n")
+    made = builder(tmp_path, path="memory://unreadable/a.jsonl")
+    (unit,) = made.units()
+    with pytest.raises(WrongSetting, match="web page") as caught:
+        list(made.read(unit))
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert (str(again), again.faults) == (str(caught.value), caught.value.faults)
+
+
+def test_a_file_without_records_is_no_fault(tmp_path: Path) -> None:
+    for name, content in (("a.jsonl", b""), ("b.jsonl", b"\n\n"), ("c.csv", b"q,a\n"), ("d.json", b"[]")):
+        (tmp_path / name).write_bytes(content)
+        assert outcome(builder(tmp_path, path=name)) == ([], [])
+
+
+def test_another_delimiter(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text('q;a\n1;2\n"1;1";2,2\n')
+    with pytest.raises(WrongSetting) as caught:
+        builder(tmp_path, path="a.csv").units()
+    assert str(caught.value) == (
+        "the source 'house': columns.prompt names the column 'q', which is not in a.csv. "
+        "Write 'delimiter: \";\"', which is what stands between the fields."
+    )
+    (_, draft), _ = outcome(builder(tmp_path, path="a.csv", delimiter=";"))
+    assert list(draft.messages) == [(U, "1;1"), (A, "2,2")]
+    write(tmp_path / "a.jsonl", {"q": "1", "a": "2"})
+    with pytest.raises(WrongSetting, match="no file is CSV or TSV"):
+        builder(tmp_path, delimiter=";").units()
+
+
+def test_home_is_found_and_variables_of_the_shell_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write(tmp_path / "data/a.jsonl", {"q": "1", "a": "2"})
+    assert len(outcome(builder(tmp_path / "elsewhere", path="~/data/*.jsonl"))[0]) == 1
+    write(tmp_path / "~odd.jsonl", {"q": "1", "a": "2"})
+    assert len(outcome(builder(tmp_path, path="~odd.jsonl"))[0]) == 1
+    for path in ("$HOME/data/a.jsonl", "${HOME}/data/*.jsonl"):
+        with pytest.raises(WrongSetting, match="Variables of the shell are not read here"):
+            builder(tmp_path, path=path).units()
+    write(tmp_path / "$HOME.jsonl", {"q": "1", "a": "2"})
+    assert len(outcome(builder(tmp_path, path="$HOME.jsonl"))[0]) == 1
+
+
+def test_names_and_links_that_lead_nowhere(tmp_path: Path) -> None:
+    (tmp_path / "loop.jsonl").symlink_to("loop.jsonl")
+    with pytest.raises(WrongSetting, match=r"It is a link to 'loop.jsonl', where there is no file"):
+        builder(tmp_path, path="loop.jsonl").units()
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "up").symlink_to("..")
+    write(tmp_path / "sub" / "a.jsonl", {"q": "1", "a": "2"})
+    assert len(builder(tmp_path, path="**/a.jsonl").units()) == 1
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.jsonl")).write_text("{}\n")
+    with pytest.raises(WrongSetting, match=r"xff.jsonl is not UTF-8. Rename the file"):
+        builder(tmp_path).units()
+
+
 def test_a_format_that_no_name_tells(tmp_path: Path) -> None:
     write(tmp_path / "data.txt", {"q": "1", "a": "2"})
     with pytest.raises(InputError) as caught:
         builder(tmp_path, path="data.txt").units()
     assert str(caught.value) == (
-        f"the format of {tmp_path / 'data.txt'} cannot be told from its name. "
-        "Add 'format: …' to the source 'house': csv, json, jsonl, parquet, tsv."
+        f"the source 'house': the format of {tmp_path / 'data.txt'} cannot be told from its name. "
+        "Add 'format: …': csv, json, jsonl, parquet, tsv."
     )
     assert len(outcome(builder(tmp_path, path="data.txt", format="jsonl"))[0]) == 1
 

@@ -256,6 +256,87 @@ def test_a_killed_build_goes_on_where_its_download_ended(upstream: Path) -> None
     assert not partial.exists()
 
 
+def test_a_build_killed_while_it_streams_asks_for_the_missing_bytes_alone(upstream: Path) -> None:
+    size = padded(upstream / DOLLY_FILE, 24)
+    spec = only_spec(upstream.parent, "dolly: {builder: dolly}")
+    with serve(upstream) as hub:
+        # Requests are for 1, 2, 4, 8 … MiB. The build is killed in the middle of the third one's body.
+        running: list[subprocess.Popen[bytes]] = []
+        fault = Fault(f"/objects/{DOLLY}/*", skip=2, cut_after=2 << 20, at_cut=lambda: running[0].kill())
+        hub.faults.append(fault)
+        running.append(
+            subprocess.Popen(
+                command(spec, "hub", "--workers", "1"),
+                cwd=ROOT,
+                env=environment(hub.endpoint, spec.parent),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+        )
+        assert running[0].wait(timeout=120) == -signal.SIGKILL
+        assert hub.log.ranges(DOLLY_FILE) == [(0, 1 << 20), (1 << 20, 3 << 20), (3 << 20, 5 << 20)]
+        asked = len(hub.log)
+        release = built(aya(spec, "hub", hub.endpoint))
+        resumed = [entry.start for entry in hub.log[asked:] if entry.file]
+        # What was on the wire when it died is all that comes again.
+        assert 3 << 20 <= resumed[0] <= 5 << 20
+        assert hub.log.read_twice() == (5 << 20) - resumed[0]
+        assert sum(entry.sent for entry in hub.log if entry.file) == size + hub.log.read_twice()
+    assert release["rows"] > 20
+    assert not [*(spec.parent / "workspace" / "cache").glob("*.incomplete*")]
+
+
+def test_damage_on_the_way_is_mended_by_asking_again(upstream: Path) -> None:
+    size = padded(upstream / DOLLY_FILE, 24)
+    spec = only_spec(upstream.parent, "dolly: {builder: dolly}")
+    with serve(upstream) as hub:
+        # Requests are for 1, 2, 4, 8 … MiB: the fourth one has the byte.
+        hub.faults.add(f"/objects/{DOLLY}/*", flip=9 << 20, skip=3)
+        release = built(aya(spec, "hub", hub.endpoint))
+        assert hub.log.read_twice() == size
+    assert release["rows"] > 20
+
+
+def test_damage_on_the_way_again_and_again_is_named(upstream: Path) -> None:
+    padded(upstream / DOLLY_FILE, 24)
+    spec = only_spec(upstream.parent, "dolly: {builder: dolly}")
+    with serve(upstream) as hub:
+        hub.faults.add(f"/objects/{DOLLY}/*", flip=9 << 20, times=99)
+        done = aya(spec, "hub", hub.endpoint)
+        assert (done.returncode, done.stdout) == (1, "")
+        line = done.stderr.splitlines()[-1]
+        assert line.startswith(f"aya-data: {DOLLY}@{hub.commit(DOLLY)[:12]}/databricks-dolly-15k.jsonl is damaged: ")
+        hub.faults.clear()
+        release = built(aya(spec, "hub", hub.endpoint))
+        mirrored = built(aya(spec, "hub", hub.endpoint, "--set", f"sources.dolly.location=upstream/{DOLLY}"))
+    assert release["digest"] == mirrored["digest"]
+
+
+def test_two_workers_read_one_large_file(upstream: Path) -> None:
+    path = upstream / SAYINGS / "data" / "train-00000-of-00001.parquet"
+    columns = {
+        "question": [f"Atalarımız {n} için ne demiş?" for n in range(360)],
+        "reply": [f"Damlaya damlaya {n} göl olur." for n in range(360)],
+        "lang": ["tur"] * 360,
+        "id": [str(n) for n in range(360)],
+        "noise": [os.urandom(100_000) for _ in range(360)],
+    }
+    pq.write_table(pa.table(columns), path, row_group_size=50, compression="none", use_dictionary=False)
+    spec = only_spec(
+        upstream.parent,
+        f"sayings: {{builder: hub, repo: {SAYINGS}, columns: {{prompt: question, answer: reply, id: id}}, extra: drop, "
+        "language: {column: lang}, license: {assume: MIT, reason: ours}}",
+    )
+    name = path.relative_to(upstream).as_posix()
+    with serve(upstream) as hub:
+        release = built(aya(spec, "hub", hub.endpoint, "--workers", "2"))
+        assert release["rows"] == 360
+        assert sum(stop - start for start, stop in hub.log.ranges(name)) == path.stat().st_size
+        assert hub.log.read_twice() == 0
+        mirror = f"sources.sayings.location=upstream/{SAYINGS}"
+        assert built(aya(spec, "hub", hub.endpoint, "--set", mirror))["digest"] == release["digest"]
+
+
 def test_gc_removes_downloads_that_nobody_finished(upstream: Path, tmp_path: Path) -> None:
     padded(upstream / DOLLY_FILE, 2)
     spec = only_spec(tmp_path, "dolly: {builder: dolly}")

@@ -11,7 +11,7 @@ import pytest
 import sentencepiece
 
 from aya_data import api
-from aya_data.core.errors import NotFound, SpecError
+from aya_data.core.errors import SpecError
 from aya_data.engine.release import FOLDERS
 from aya_data.engine.run import Build
 
@@ -121,7 +121,7 @@ mix:
   budget: {{rows: 40}}
   weights: {{said: {{weight: 1, datasets: {{{name}: 50}}}}}}
 """
-    with pytest.raises(NotFound, match=r"there is no dataset of source said 'set_7'. Did you mean .set_"):
+    with pytest.raises(SpecError, match=r"spec.yaml:14:49: there is no dataset of source said 'set_7'. Did you"):
         build(tmp_path, spec.format(name="set_7"))
     found = rows(build(tmp_path, spec.format(name="set_1")), "conversation")
     assert dict(found["source_dataset"].value_counts().iter_rows()) == {"set_0": 10, "set_1": 20, "set_2": 10}

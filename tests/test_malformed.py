@@ -160,6 +160,7 @@ SPEC = (
   tables:
     builder: files
     path: [data/*.csv, data/*.tsv, data/*.parquet]
+    unreadable: drop
     columns: {{prompt: q, answer: a}}
     {COMMON}
   archives:

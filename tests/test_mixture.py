@@ -127,8 +127,8 @@ def reference(rows: Sequence[Row], request: Request) -> list[Entry]:
             if spent > request.tokens:
                 return merged[:place]
     elif request.source_weights:
-        total = sum(request.source_weights.values())
         counted = Counter(rows[row].source for row, _ in merged)
+        total = sum(weight for source, weight in request.source_weights.items() if source in counted)
         shares = [n * total / request.source_weights[s] for s, n in counted.items() if s in request.source_weights]
         return merged[: floor(min(shares, default=0))]
     return merged

@@ -460,7 +460,7 @@ def test_a_parquet_footer_costs_a_fraction_of_the_file(
         (file,) = repository.files
         hub.faults.add("objects", cut_after=5)
         hub.faults.add("resolve", status=503, skip=1)
-        with stream(repository, file, tmp_path / "f", backoff=backoff, block=4096) as handle:
+        with stream(repository, file, tmp_path / "f", backoff=backoff, block=4096) as rows, rows.open() as handle:
             parquet = pq.ParquetFile(handle)
             assert parquet.metadata.num_rows == 40_000
             group = parquet.read_row_group(2, columns=["b"])
@@ -469,11 +469,11 @@ def test_a_parquet_footer_costs_a_fraction_of_the_file(
         assert sent < file.size / 10
         assert waits == [1.0, 2.0]
         # the bytes of the whole file, and then those that fetch has brought
-        with stream(repository, file, tmp_path / "f", backoff=backoff) as handle:
+        with stream(repository, file, tmp_path / "f", backoff=backoff) as rows, rows.open() as handle:
             assert handle.read() == (root / "x.parquet").read_bytes()
         fetch(repository, file, tmp_path / "f")
         asked = len(hub.log)
-        with stream(repository, file, tmp_path / "f") as handle:
+        with stream(repository, file, tmp_path / "f") as rows, rows.open() as handle:
             handle.seek(-4, os.SEEK_END)
             assert handle.read() == b"PAR1"
         assert len(hub.log) == asked

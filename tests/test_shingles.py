@@ -83,6 +83,29 @@ def test_sets_are_those_of_the_reference(texts: list[str], gram: Gram) -> None:
     same_incidence(texts, gram)
 
 
+def test_the_longest_shingles() -> None:
+    """As many tokens as a shingle may have, and texts about that long."""
+    spaced = [
+        " ".join(f"w{number}" for number in range(first, first + size)) for first in (0, 1) for size in (128, 200)
+    ]
+    unspaced = ["".join(chr(0x4E00 + number) for number in range(size)) for size in (63, 64, 127, 128, 300)]
+    same_incidence([*spaced, *unspaced, spaced[0] + unspaced[-1]], Gram(64, 64))
+
+
+def test_batches_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However few shingles are made at a time, and wherever a text stands that must be folded first."""
+    odd = "e\u0323\u0302 " * 20
+    found = ["", odd, *(f"one two three four five six seven {number} nine ten" for number in range(50)), odd, "short"]
+    pieces, salts = pieces_of(found), np.zeros(len(found), np.uint64)
+    wanted, signed = sets(found), signatures(pieces, Gram(), salts)
+    monkeypatch.setattr("aya_data.text.shingles.BATCH", 1)
+    assert sets(found) == wanted
+    again = signatures(pieces, Gram(), salts)
+    assert np.array_equal(again.minima, signed.minima)
+    assert np.array_equal(again.sequence, signed.sequence)
+    assert np.array_equal(again.count, signed.count)
+
+
 @pytest.mark.parametrize("plane", range(3))
 def test_every_character(plane: int) -> None:
     """Each assigned character, after a letter that many marks compose with, and before one."""

@@ -370,6 +370,8 @@ mix.languages  (mapping; optional)
   Keys:
     temperature  A language of n rows gets a share of n to the power 1/temperature: 1 keeps the \
 natural shares, more evens them out. (optional)
+    unimax       Every language gets the same share, and no row stands more often than this; a language that has too \
+little leaves the rest to the others. (optional)
     weights      Relative shares by language or variety; languages not named get none. (optional)""",
     "release.shard_size": """\
 release.shard_size  (size; default: 256000000)

@@ -14,6 +14,8 @@ from typing import Annotated, Any
 
 import typer
 
+from aya_data.cli.interrupt import stopped, watch
+
 __all__ = ["app", "main"]
 
 app = typer.Typer(
@@ -25,8 +27,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-STOPPED = "aya-data: stopped. What was finished is kept; the same command resumes."
 
 Spec = Annotated[Path, typer.Argument(metavar="SPEC", help="The spec, a YAML file.", show_default=False)]
 Profile = Annotated[
@@ -135,7 +135,10 @@ def validate(spec: Spec, profile: Profile = "sample", set_: Sets = None, json: J
     if json:
         _print_json(found.canonical())
     else:
-        typer.echo(f"{spec}: valid ({len(found.sources)} sources, {len(found.filters)} filters, profile {profile}).")
+        from aya_data.catalog.terminal import amount
+
+        what = f"{amount(len(found.sources), 'source')}, {amount(len(found.filters), 'filter')}"
+        typer.echo(f"{spec}: valid ({what}, profile {profile}).")
 
 
 @app.command()
@@ -215,6 +218,10 @@ def show(
     rows = pick(_workspace(workspace), what, source=source, language=language, rule=rule, n=n, profile=profile)
     if json:
         _print_json([row.as_dict() for row in rows])
+    elif not rows:
+        given = [("--source", source), ("--language", language), ("--rule", rule)]
+        asked = " ".join(f"{option} {value}" for option, value in given if value is not None)
+        typer.echo(f"No rows of {what} match {asked}." if asked else f"{what} has no rows.")
     else:
         typer.echo(render(rows, _width()))
 
@@ -232,21 +239,27 @@ def releases(workspace: WorkspaceOption = None, json: Json = False) -> None:
 @app.command()
 def verify(
     release: Annotated[
-        Path | None, typer.Argument(help="A release folder; without it the whole workspace.", show_default=False)
+        str | None,
+        typer.Argument(
+            help="A release as name or name@version, or its folder; without it the whole workspace.",
+            show_default=False,
+        ),
     ] = None,
     workspace: WorkspaceOption = None,
     json: Json = False,
 ) -> None:
-    """Check every file against its recorded digest, and the ledger against its law."""
-    from aya_data.core.errors import InputError, NotFound
-    from aya_data.publish.verify import verify_release, verify_workspace
+    """Check that every file is as recorded, and that what is recorded adds up.
+
+    Digests of files and rows, the version of a release, and the law of the ledger: nothing is lost.
+    """
+    from aya_data.core.errors import NotFound
+    from aya_data.publish.verify import named_releases, verify_release, verify_workspace
 
     place = _workspace(workspace)
     if release is None and not place.root.is_dir():
         raise NotFound("workspace", str(place.root), remedy="Name its folder with --workspace.")
-    if release is not None and (release / "releases").is_dir() and not (release / "manifest.json").exists():
-        raise InputError(f"{release} is a workspace, not a release", f"Write: aya-data verify --workspace {release}")
-    findings = verify_release(release) if release else verify_workspace(place)
+    folders = named_releases(place, release) if release else []
+    findings = [f for path in folders for f in verify_release(path)] if folders else verify_workspace(place)
     if json:
         _print_json([finding.as_dict() for finding in findings])
     else:
@@ -259,15 +272,76 @@ def verify(
 
 
 @app.command()
-def gc(workspace: WorkspaceOption = None, json: Json = False) -> None:
+def gc(
+    workspace: WorkspaceOption = None,
+    downloads: Annotated[
+        bool, typer.Option("--downloads", help="Remove files downloaded from the Hub too; builds bring them again.")
+    ] = False,
+    json: Json = False,
+) -> None:
     """Remove intermediate results that no last build uses. Releases stay."""
     from aya_data import api
+    from aya_data.catalog.terminal import amount
 
-    removed, size = api.gc(workspace)
+    removed, size = api.gc(workspace, downloads=downloads)
     if json:
         _print_json({"removed": removed, "bytes": size})
     else:
-        typer.echo(f"Removed {removed} results ({size / 1e6:.1f} MB).")
+        typer.echo(f"Removed {amount(removed, 'item' if downloads else 'result')} ({size / 1e6:,.1f} MB).")
+
+
+@app.command()
+def calibrate(
+    filter: Annotated[str, typer.Argument(metavar="FILTER", help="The filter: language_id.", show_default=False)],
+    files: Annotated[
+        list[Path],
+        typer.Argument(metavar="FILE...", help="Labelled text: Parquet, JSON lines, CSV or TSV.", show_default=False),
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="TABLE.tsv", help="The table to write.", show_default=False)
+    ],
+    text: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--text", metavar="COLUMN", help="The column with the text [text]; repeatable.", show_default=False
+        ),
+    ] = None,
+    language: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--language",
+            metavar="COLUMN",
+            help="The column with its language [language]; repeatable.",
+            show_default=False,
+        ),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="Another fastText model than lid.176.", show_default=False)
+    ] = None,
+    min_letters: Annotated[int, typer.Option("--min-letters", min=1, help="Leave shorter texts out.")] = 20,
+    cost: Annotated[float, typer.Option("--cost", min=0.1, help="How many right labels a wrong one is worth.")] = 4.0,
+    holdout: Annotated[
+        float, typer.Option("--holdout", min=0, max=0.9, help="Keep this share of rows back, and try the table on it.")
+    ] = 0.0,
+    workspace: WorkspaceOption = None,
+    json: Json = False,
+) -> None:
+    """Calibrate FILTER on labelled text: write the table that its thresholds_from names."""
+    from aya_data import calibration
+
+    made = calibration.calibrate(
+        filter,
+        files,
+        text=text or ["text"],
+        language=language or ["language"],
+        out=out,
+        model=model,
+        min_letters=min_letters,
+        cost=cost,
+        holdout=holdout,
+        cache=_workspace(workspace).cache,
+    )
+    _print_json(made.as_dict()) if json else typer.echo(str(made))
 
 
 @app.command()
@@ -299,8 +373,10 @@ def init(
     from aya_data.core.errors import InputError
     from aya_data.core.explain import starter_spec
 
-    if path.exists():
+    if path.exists() or path.is_symlink():
         raise InputError(f"{path} is already there", "Give another name.")
+    if not path.parent.is_dir():
+        raise InputError(f"there is no folder {path.parent}", "Make it first, or give another name.")
     durable.write_bytes(path, starter_spec().encode())
     typer.echo(f"Wrote {path}. Next: aya-data build {path}")
 
@@ -323,9 +399,9 @@ def _options(
 
 
 def _workspace(path: Path | None) -> Any:
-    from aya_data.core.store import Workspace, default_workspace
+    from aya_data.core.store import open_workspace
 
-    return Workspace(path if path is not None else default_workspace())
+    return open_workspace(path)
 
 
 def _size(text: str | None, option: str) -> int | None:
@@ -337,7 +413,8 @@ def _size(text: str | None, option: str) -> int | None:
     from aya_data.core.settings import Size
 
     try:
-        value: int = TypeAdapter(Size).validate_python(int(text) if text.isdigit() else text)
+        number = text.isascii() and text.isdigit() and len(text) < 20
+        value: int = TypeAdapter(Size).validate_python(int(text) if number else text)
     except ValidationError as error:
         raise InputError(f"{option} {error.errors()[0]['msg']}", "Write 4GB, for example.") from None
     return value
@@ -363,10 +440,11 @@ def main() -> None:
     from aya_data.core.errors import AyaDataError
 
     _open_streams()
+    watch()
     try:
         try:
             _check_arguments(sys.argv[1:])
-            app()
+            app(prog_name="aya-data")
         finally:
             sys.stdout.flush()
     except AyaDataError as error:
@@ -374,10 +452,10 @@ def main() -> None:
         sys.exit(error.exit_code)
     except SystemExit as end:
         if end.code == 130:  # typer makes this of Ctrl-C, and says nothing.
-            typer.echo(STOPPED, err=True)
+            stopped()
         raise
     except KeyboardInterrupt:
-        typer.echo(STOPPED, err=True)
+        stopped()
         sys.exit(130)
     except BrokenPipeError:
         sys.stderr.close()

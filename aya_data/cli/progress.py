@@ -10,6 +10,9 @@ from typing import Any, Protocol
 
 __all__ = ["Watcher", "watcher"]
 
+WIDE = 70
+"""Cells of a terminal that has room for a bar and for rows per second."""
+
 
 class Watcher(Protocol):
     """Follows the events of a build."""
@@ -63,21 +66,26 @@ class _Live:
 
     def __init__(self) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+        from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, TextColumn
+        from rich.table import Column
 
-        self._console = Console(stderr=True)
-        self._progress = Progress(
+        # Names of stages are text: in "read:house: 3 in" there is no emoji.
+        self._console = Console(stderr=True, emoji=False)
+        self._wide = self._console.width >= WIDE
+        cut = Column(no_wrap=True, overflow="ellipsis")
+        columns: list[ProgressColumn] = [
             SpinnerColumn(),
-            TextColumn("[bold]{task.description}"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.fields[detail]}"),
-            console=self._console,
-            transient=True,
-        )
-        self._task = self._progress.add_task("starting", total=None, detail="")
+            TextColumn("{task.description}", style="bold", markup=False, table_column=cut),
+            TextColumn("{task.fields[detail]}", markup=False, table_column=Column(no_wrap=True)),
+        ]
+        if self._wide:
+            columns.insert(2, BarColumn(bar_width=24))
+        self._progress = Progress(*columns, console=self._console, transient=True)
+        self._task = self._progress.add_task("planning", total=None, detail="")
         self._began = time.perf_counter()
         self._rows = self._done = self._fresh = self._total = 0
         self._title = ""
+        self._reads: dict[str, str] = {}
 
     def __enter__(self) -> _Live:
         self._progress.start()
@@ -90,10 +98,13 @@ class _Live:
 
     def listen(self, event: dict[str, Any]) -> None:
         match event["event"]:
+            case "planned":
+                self._reads = event["reads"]
             case "stage":
-                self._title = f"{event['index'] + 1}/{event['of']} {event['name']}"
+                self._title = f"{event['index'] + 1}/{event['of']} {self._work(event['name'])}"
                 self._began, self._rows, self._done, self._fresh, self._total = time.perf_counter(), 0, 0, 0, 0
                 self._progress.reset(self._task, total=None, description=self._title, detail="")
+                self._progress.refresh()
             case "tasks":
                 self._total += max(1, event["bytes"])
                 self._progress.update(self._task, total=self._total)
@@ -108,14 +119,19 @@ class _Live:
                 if line := _what_happened(event):
                     self._console.print(line, highlight=False, markup=False)
 
+    def _work(self, stage: str) -> str:
+        """What a stage does: all sources that do not wait for others are read together, when the first is due."""
+        wave = self._reads.get(stage)
+        together = sum(other == wave for other in self._reads.values())
+        return f"read {together} sources" if wave is not None and together > 1 else stage
+
     def _detail(self) -> str:
         """Rows per second and time left, from what was truly computed in this stage."""
         seconds = time.perf_counter() - self._began
         if not self._fresh or seconds <= 0:
             return ""
-        left = (self._total - self._done) * seconds / self._fresh
-        rate = f"{self._rows / seconds:,.0f} rows/s, " if self._rows else ""
-        return f"{rate}{_clock(left)} left"
+        left = f"{_clock((self._total - self._done) * seconds / self._fresh)} left"
+        return f"{self._rows / seconds:,.0f} rows/s, {left}" if self._rows and self._wide else left
 
 
 def _clock(seconds: float) -> str:

@@ -5,15 +5,19 @@ from __future__ import annotations
 import csv
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
+from rich.cells import cell_len
+from rich.console import Console, Group, JustifyMethod, RenderableType
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from aya_data.catalog.terminal import amount
 from aya_data.engine.run import Build
 
 __all__ = [
@@ -25,13 +29,36 @@ __all__ = [
     "print_result",
 ]
 
+UNREAD = ("corrupt_row_group", "no_header", "not_parquet", "truncated_file", "trailing_data")
+"""Rules of which one entry of the ledger stands for more than one record."""
+NARROW = 12
+"""Cells below which a column of a result is no longer read with ease."""
 SHOWN = 15
 """Rows of a table before the rest is summed up."""
 
 
 def _console() -> Console:
     width = None if sys.stdout.isatty() else 4096
-    return Console(width=width, highlight=False, soft_wrap=False)
+    return Console(width=width, highlight=False, soft_wrap=False, emoji=False)
+
+
+def _table(*columns: str, right: Sequence[str] = (), wrap: bool = True, tight: bool = False) -> Table:
+    """A table without borders; a cell that is too long goes on in the next line (``wrap``) and is never cut."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 0) if tight else (0, 1))
+    for column in columns:
+        justify: JustifyMethod = "right" if column in right else "left"
+        table.add_column(Text(column), justify=justify, overflow="fold", no_wrap=not wrap)
+    return table
+
+
+def _print_fitting(console: Console, *forms: Callable[[], RenderableType]) -> None:
+    """Print the first form that is no wider than the terminal, else the last."""
+    for form in forms[:-1]:
+        made = form()
+        if console.measure(made, options=console.options.update_width(100_000)).minimum <= console.width:
+            console.print(made)
+            return
+    console.print(forms[-1]())
 
 
 def build_as_dict(done: Build) -> dict[str, Any]:
@@ -55,14 +82,29 @@ def print_funnel(done: Build, spec: Path, profile: str, workspace: Path | None) 
     manifest = done.result.manifest
     counts = {stage.name: stage.counts for stage in done.stages}
     console = _console()
-    console.print(_sources(manifest, counts))
+    funnel = _funnel(manifest, counts)
+    _print_fitting(
+        console,
+        lambda: _sources(funnel),
+        lambda: _sources(funnel, tight=True),
+        lambda: _sources_and_losses(funnel),
+        lambda: Group(*_sources_as_lines(funnel), Text()),
+    )
     if manifest["languages"]:
-        console.print(_languages(manifest))
+        _print_fitting(
+            console,
+            lambda: _languages(manifest, named=True),
+            lambda: _languages(manifest, named=False),
+            lambda: Group(*_languages_as_lines(manifest), Text()),
+        )
     path = _short(done.result.path)
     console.print(
-        f"Release [bold]{done.result.name}@{done.result.version}[/]: {done.result.rows:,} rows in {done.seconds:.1f} s"
+        f"Release [bold]{done.result.name}@{done.result.version}[/]: {amount(done.result.rows, 'row')} "
+        f"in {done.seconds:.1f} s"
     )
-    console.print(Text(f"  {path}"))
+    console.print(Text(f"  {path}"), soft_wrap=True)
+    for line in _unread(manifest):
+        console.print(Text(f"  Warning: {line}", style="bold"))
     if any(source["pins"].get("revision") == "bundled" for source in manifest["sources"]):
         console.print("  Profile sample: bundled data. The real thing: --profile hub", markup=False)
     if not done.result.rows:
@@ -85,6 +127,18 @@ def print_funnel(done: Build, spec: Path, profile: str, workspace: Path | None) 
         lines.append(f"python -c {f'{chr(34)}{read}{chr(34)}' if simple else shlex.quote(read)}")
     for line in lines:
         console.print(Text(f"  {line}"), soft_wrap=True)  # A command that is cut cannot be copied.
+
+
+def _unread(manifest: Mapping[str, Any]) -> Iterator[str]:
+    """Say of which files the ledger names only one entry, although more was lost."""
+    lost: dict[str, dict[str, int]] = {}
+    for entry in manifest["rules"]:
+        if entry["rule"] in UNREAD and entry["stage"].startswith("read:"):
+            rules = lost.setdefault(entry["source"], {})
+            rules[entry["rule"]] = rules.get(entry["rule"], 0) + entry["rows"]
+    for source, rules in sorted(lost.items()):
+        what = ", ".join(f"{rule} {rows:,}" for rule, rows in sorted(rules.items()))
+        yield f"parts of files of {source} could not be read: {what}. aya-data show … --rule {min(rules)} names them."
 
 
 def _takers(manifest: Mapping[str, Any], source: str | None = None) -> str:
@@ -115,18 +169,29 @@ def _largest(manifest: Mapping[str, Any]) -> tuple[str, str]:
     return best["variety"], FOLDERS[best["kind"]]
 
 
-def _sources(manifest: Mapping[str, Any], counts: Mapping[str, Mapping[str, int]]) -> Table:
-    """One line per source: read, what each stage took away, released."""
+@dataclass(frozen=True, slots=True)
+class _Funnel:
+    """What came of every source: ``names`` of the steps between read and released, and a line per source.
+
+    A line is the source's name, rows by step (read, malformed, ``names``, released), and epochs.
+    """
+
+    names: list[str]
+    lines: list[tuple[str, list[int], float]]
+
+    @property
+    def total(self) -> list[int]:
+        """The sums of all sources."""
+        return [sum(column) for column in zip(*(cells for _, cells, _ in self.lines), strict=True)]
+
+
+def _funnel(manifest: Mapping[str, Any], counts: Mapping[str, Mapping[str, int]]) -> _Funnel:
     stages = [
         s["name"] for s in manifest["stages"] if any(s["name"] in source["lost"] for source in manifest["sources"])
     ]
     losing = [s for s in stages if not s.startswith(("read:", "derive:"))]
     names = list(dict.fromkeys(_title(s) for s in losing))
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column("source")
-    for name in ("read", "malformed", *names, "released"):
-        table.add_column(name, justify="right")
-    total: list[int] = [0] * (len(names) + 3)
+    lines = []
     for source in manifest["sources"]:
         lost = source["lost"]
         begin = next((s for s in (f"read:{source['name']}", f"derive:{source['name']}") if s in counts), "")
@@ -135,15 +200,48 @@ def _sources(manifest: Mapping[str, Any], counts: Mapping[str, Mapping[str, int]
         cells = [made, counted.get("dropped", 0) + counted.get("not_sampled", 0)]
         cells += [sum(n for stage, n in lost.items() if _title(stage) == name and stage in losing) for name in names]
         cells.append(source["released"])
-        total = [a + b for a, b in zip(total, cells, strict=True)]
         marks = "" if source["use"] == "train" else f" ({source['use']})"
-        again = f" ({source['epochs']:g}x)" if source["epochs"] > 1 else ""
+        lines.append((source["name"] + marks, cells, source["epochs"]))
+    return _Funnel(["malformed", *names], lines)
+
+
+def _sources(funnel: _Funnel, tight: bool = False) -> Table:
+    """One line per source: read, what each stage took away, released."""
+    numbers = ("read", *funnel.names, "released")
+    table = _table("source", *numbers, right=numbers, wrap=False, tight=tight)
+    for name, cells, epochs in funnel.lines:
         shown = [_number(cell) for cell in cells]
-        shown[-1] += again
-        table.add_row(Text(source["name"] + marks), *shown)
+        shown[-1] += f" ({epochs:g}x)" if epochs > 1 else ""
+        table.add_row(Text(name), *shown)
     table.add_section()
-    table.add_row("all", *(_number(n) for n in total))
+    table.add_row("all", *(_number(n) for n in funnel.total))
     return table
+
+
+def _sources_and_losses(funnel: _Funnel) -> Table:
+    """The same with all losses in one column, for terminals that have not the room."""
+    table = _table("source", "read", "released", right=("read", "released"), wrap=False)
+    table.add_column("lost", min_width=30)
+    for name, cells, epochs in funnel.lines:
+        again = f" ({epochs:g}x)" if epochs > 1 else ""
+        table.add_row(Text(name), _number(cells[0]), _number(cells[-1]) + again, _losses(funnel.names, cells))
+    table.add_section()
+    total = funnel.total
+    table.add_row("all", _number(total[0]), _number(total[-1]), _losses(funnel.names, total))
+    return table
+
+
+def _sources_as_lines(funnel: _Funnel) -> Iterator[RenderableType]:
+    """The same without a table."""
+    for name, cells, epochs in [*funnel.lines, ("all", funnel.total, 1)]:
+        again = f" ({epochs:g}x)" if epochs > 1 else ""
+        yield Text(f"{name}: {cells[0]:,} read, {cells[-1]:,} released{again}")
+        if lost := _losses(funnel.names, cells):
+            yield Padding(Text(f"lost: {lost}"), (0, 0, 0, 2))
+
+
+def _losses(names: Sequence[str], cells: Sequence[int]) -> str:
+    return ", ".join(f"{name} {lost:,}" for name, lost in zip(names, cells[1:-1], strict=True) if lost)
 
 
 def _title(stage: str) -> str:
@@ -155,9 +253,35 @@ def _number(value: int) -> str:
     return f"{value:,}" if value else "·"
 
 
-def _languages(manifest: Mapping[str, Any]) -> Table:
+def _languages(manifest: Mapping[str, Any], named: bool) -> Table:
     from aya_data.core.language import name
 
+    columns, counted, rest = _counted(manifest)
+    titles = ["of it validation" if column == "validation" else f"{column}s" for column in columns]
+    table = _table("language", *([""] if named else []), *titles, right=titles, wrap=False)
+    for variety, cells in counted:
+        table.add_row(variety, *([name(variety)] if named else []), *(_number(cell) for cell in cells))
+    if rest:
+        more = f"{rest[0]} more"
+        table.add_row(*(["…", more] if named else [f"… {more}"]), *(_number(cell) for cell in rest[1]))
+    return table
+
+
+def _languages_as_lines(manifest: Mapping[str, Any]) -> Iterator[Text]:
+    columns, counted, rest = _counted(manifest)
+    for title, cells in [*counted, *([(f"… {rest[0]} more", rest[1])] if rest else [])]:
+        said = [
+            f"{cell:,} validation" if column == "validation" else amount(cell, column)
+            for column, cell in zip(columns, cells, strict=True)
+            if cell
+        ]
+        yield Text(f"{title}: {', '.join(said)}")
+
+
+def _counted(
+    manifest: Mapping[str, Any],
+) -> tuple[list[str], list[tuple[str, list[int]]], tuple[int, list[int]] | None]:
+    """The columns; the varieties with most rows, each with its numbers; how many more there are, with theirs."""
     kinds = sorted({entry["kind"] for entry in manifest["languages"]})
     found: dict[str, dict[str, int]] = {}
     for entry in manifest["languages"]:
@@ -167,34 +291,19 @@ def _languages(manifest: Mapping[str, Any]) -> Table:
             cells["validation"] = cells.get("validation", 0) + entry["rows"]
     ordered = sorted(found, key=lambda v: (-sum(found[v].get(k, 0) for k in kinds), v))
     columns = [*kinds, *(["validation"] if any("validation" in c for c in found.values()) else [])]
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column("language")
-    table.add_column("")
-    for kind in columns:
-        table.add_column("of it validation" if kind == "validation" else f"{kind}s", justify="right")
     shown = ordered if len(ordered) <= SHOWN + 1 else ordered[:SHOWN]
-    for variety in shown:
-        table.add_row(variety, name(variety), *(_number(found[variety].get(c, 0)) for c in columns))
-    rest = ordered[len(shown) :]
-    if rest:
-        table.add_row("…", f"{len(rest)} more", *(_number(sum(found[v].get(c, 0) for v in rest)) for c in columns))
-    return table
+    left = ordered[len(shown) :]
+    counted = [(v, [found[v].get(c, 0) for c in columns]) for v in shown]
+    rest = (len(left), [sum(found[v].get(c, 0) for v in left) for c in columns]) if left else None
+    return columns, counted, rest
 
 
 def print_plan(found: Mapping[str, Any]) -> None:
     """Print a plan."""
     console = _console()
-    sources = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for column, justify in (
-        ("source", "left"),
-        ("builder", "left"),
-        ("use", "left"),
-        ("input", "left"),
-        ("MB", "right"),
-    ):
-        sources.add_column(column, justify=justify)  # type: ignore[arg-type]
+    sources = _table("source", "builder", "use", "input", "MB", right=["MB"])
     for source in found["sources"]:
-        given = f"from {', '.join(source['parents'])}" if source["parents"] else f"{source['files']} files"
+        given = f"from {', '.join(source['parents'])}" if source["parents"] else amount(source["files"], "file")
         if revision := source["pins"].get("revision"):
             given += f" at {revision[:12]}"
         size = f"{source['bytes'] / 1e6:,.1f}" if source["bytes"] else "·"
@@ -203,11 +312,9 @@ def print_plan(found: Mapping[str, Any]) -> None:
     for source in found["sources"]:
         for note in source["notes"]:
             console.print(Text(f"  {source['name']}: {note}"))
-    stages = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for column in ("stage", "key", ""):
-        stages.add_column(column)
+    stages = _table("stage", "key", "")
     for stage in found["stages"]:
-        stages.add_row(stage["name"], stage["key"][:12], "done" if stage["cached"] else "to do")
+        stages.add_row(Text(stage["name"]), stage["key"][:12], "done" if stage["cached"] else "to do")
     console.print(stages)
     added = [f["name"] for f in found["filters"] if f["inserted"]]
     if added:
@@ -216,15 +323,25 @@ def print_plan(found: Mapping[str, Any]) -> None:
 
 def print_releases(found: Sequence[Mapping[str, Any]]) -> None:
     """Print a list of releases."""
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for column in ("release", "profile", "policy"):
-        table.add_column(column)
-    table.add_column("rows", justify="right")
-    table.add_column("path")
-    for release in found:
-        name = f"{release['name']}@{release['version']}"
-        table.add_row(name, release["profile"], release["policy"], f"{release['rows']:,}", Text(release["path"]))
-    _console().print(table if found else "No releases yet. Next: aya-data build SPEC")
+    console = _console()
+    if not found:
+        console.print("No releases yet. Next: aya-data build SPEC")
+        return
+
+    def table(*columns: str) -> Table:
+        made = _table("release", *columns, right=["rows"], wrap=False)
+        for release in found:
+            shown = {**release, "rows": f"{release['rows']:,}"}
+            name = f"{release['name']}@{release['version']}"
+            made.add_row(*(Text(text) for text in (name, *(shown[column] for column in columns))))
+        return made
+
+    _print_fitting(
+        console,
+        lambda: table("profile", "policy", "rows", "path"),
+        lambda: table("profile", "policy", "rows"),
+        lambda: Group(*(Text(f"{r['name']}@{r['version']}: {amount(r['rows'], 'row')}") for r in found)),
+    )
 
 
 def print_csv(result: Any) -> None:
@@ -235,16 +352,27 @@ def print_csv(result: Any) -> None:
 
 
 def print_result(result: Any) -> None:
-    """Print a query's result as a table."""
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for index, name in enumerate(result.columns):
-        numeric = all(isinstance(row[index], int | float) for row in result.rows if row[index] is not None)
-        table.add_column(Text(name), justify="right" if numeric and result.rows else "left", overflow="fold")
-    for row in result.rows:
-        table.add_row(*(Text("" if value is None else _printable(value)) for value in row))
+    """Print a query's result as a table, or one value on each line where there is no room for the columns."""
     console = _console()
-    console.print(table)
-    console.print(f"{len(result.rows):,} rows")
+    cells = [["" if value is None else _printable(value) for value in row] for row in result.rows]
+    widths = [max(map(cell_len, column)) for column in zip(result.columns, *cells, strict=True)]
+    if sum(min(width, NARROW) + 3 for width in widths) > console.width:
+        longest = max(map(cell_len, result.columns))
+        for number, row in enumerate(cells, 1):
+            console.print(Text(f"── {number}"))
+            for name, value in zip(result.columns, row, strict=True):
+                console.print(Text(f"{name:<{longest}} {value}"), soft_wrap=True)
+        if not cells:
+            console.print(Text(", ".join(result.columns)))
+    else:
+        table = Table(box=SIMPLE_HEAD, pad_edge=False)
+        for index, name in enumerate(result.columns):
+            numeric = all(isinstance(row[index], int | float) for row in result.rows if row[index] is not None)
+            table.add_column(Text(name), justify="right" if numeric and result.rows else "left", overflow="fold")
+        for row in cells:
+            table.add_row(*map(Text, row))
+        console.print(table)
+    console.print(amount(len(cells), "row") if cells else "No rows.")
 
 
 def _printable(value: Any) -> str:

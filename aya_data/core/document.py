@@ -136,7 +136,8 @@ class Document:
 
         The path is dotted; in a list a number counts from 0, and a name finds the item that is
         that name or a mapping with that key (``filters.length.min_chars=5``). Keys that do not
-        exist are made; ``null`` removes a key. The value is one scalar; quotes keep it text.
+        exist are made; ``null`` removes a key. The value is a scalar, which quotes keep text, or a
+        list or mapping in brackets (``languages=[tur, eng]``), which takes the place of the one there.
         Raises SpecError, at a place in a file called ``--set``.
         """
         text = Text.of("--set", assignment)
@@ -154,7 +155,7 @@ class Document:
         for step in where.split("."):
             steps.append((step.strip(), Mark(text, 1, column + len(step) - len(step.lstrip()))))
             column += len(step) + 1
-        leaf = _set_value(value, Mark(text, 1, column + len(value) - len(value.lstrip())))
+        leaf = _set_value(value, Mark(text, 1, len(assignment) - len(value.lstrip()) + 1))
         return replace(self, root=_assign(self.root, steps, leaf, ""))
 
 
@@ -188,24 +189,16 @@ def _merge(base: Node, over: Node) -> Node:
 
 def _set_value(value: str, mark: Mark) -> Node:
     stripped = value.strip()
-    if stripped[:1] in ("'", '"'):
-        try:
-            quoted = Document.parse(stripped, "--set").root.value
-        except SpecError as error:
-            first = error.problems[0]
-            raise SpecError([mark.problem(first.what, first.remedy)]) from None
-        if isinstance(quoted, str):
-            return Node(quoted, mark)
-    if stripped[:1] in ("[", "{", "'", '"'):
-        raise SpecError(
-            [
-                mark.problem(
-                    "a setting takes one value: text, a number, true, false or null",
-                    "Write lists and mappings in the spec, in a profile.",
-                )
-            ]
-        )
-    return Node(resolve(stripped), mark)
+    if stripped[:1] not in ("[", "{", "'", '"'):
+        return Node(resolve(stripped), mark)
+    problems: list[Problem] = []
+    # Spaces before the value keep its columns those of the whole argument.
+    node = read(" " * (mark.column - 1) + stripped, mark.text, problems)
+    if not problems and stripped[0] in "'\"" and not isinstance(node.value, str):
+        problems = [mark.problem("text follows a closed quote", "Put the whole value into one pair of quotes.")]
+    if problems:
+        raise SpecError(problems)
+    return node
 
 
 def _assign(node: Node, steps: list[tuple[str, Mark]], leaf: Node, done: str) -> Node:
@@ -258,5 +251,6 @@ def _find_item(items: list[Node], step: str, mark: Mark, done: str) -> int:
     if step.isdigit():
         if int(step) < len(items):
             return int(step)
-        raise SpecError([mark.problem(f"{done} has {len(items)} items, counted from 0, and no item {step}")])
+        number = "1 item" if len(items) == 1 else f"{len(items)} items"
+        raise SpecError([mark.problem(f"{done} has {number}, counted from 0, and no item {step}")])
     raise SpecError([mark.problem(f"{done} has no item {step!r}", did_you_mean(step, names))])

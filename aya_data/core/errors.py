@@ -3,6 +3,7 @@
     AyaDataError
     ├── InputError               the person can mend it (exit code 2)
     │   ├── SpecError            a spec is wrong; carries every problem found, each with its place
+    │   ├── WrongSetting         a setting that only the data show to be wrong; knows its place in the spec
     │   ├── MissingExtra         an optional dependency is not installed
     │   └── NotFound             a name, path, release or row that does not exist
     └── BuildError               the build could not go on (exit code 1); the workspace is intact
@@ -34,6 +35,7 @@ __all__ = [
     "TaskFailed",
     "WorkspaceLocked",
     "WorkspaceUnusable",
+    "WrongSetting",
     "did_you_mean",
 ]
 
@@ -94,6 +96,32 @@ class SpecError(InputError):
         self.problems = tuple(sorted(problems, key=lambda p: (p.file, p.line, p.column, p.what)))
         AyaDataError.__init__(self, "\n".join(str(problem) for problem in self.problems))
         self.what, self.remedy, self.where = str(self), "", ""
+
+
+class WrongSetting(InputError):
+    """Settings that only the data show to be wrong: a column that is in no file, a file that cannot be read.
+
+    ``faults`` are (path, what, remedy); a path leads to the setting from the top of the spec, or
+    from the settings of a source until :meth:`in_source` tells which. Who knows the spec adds the place.
+    """
+
+    def __init__(self, faults: Sequence[tuple[tuple[str | int, ...], str, str]]) -> None:
+        self.faults = tuple(faults)
+        _, what, remedy = self.faults[0]
+        super().__init__(what, remedy)
+        self.args = ("\n".join(_sentence(what, remedy, "") for _, what, remedy in self.faults),)
+
+    def in_source(self, source: str) -> WrongSetting:
+        """Return the error with the name of the source that the settings are of."""
+        return WrongSetting(
+            [
+                (("sources", source, *path), f"the source {source!r}: {what}", remedy)
+                for path, what, remedy in self.faults
+            ]
+        )
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (WrongSetting, (self.faults,))
 
 
 class MissingExtra(InputError):

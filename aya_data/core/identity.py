@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,9 @@ __all__ = [
     "digest",
     "draw",
     "draws",
+    "frame",
+    "framed",
+    "framed_digest",
     "occurrence_key",
     "record_digest",
     "row_key",
@@ -29,22 +33,37 @@ __all__ = [
 
 Turn = tuple[str, str]
 
+SIZES = tuple(size.to_bytes(8, "little") for size in range(1024))
+
 
 def digest(*fields: str | bytes) -> str:
     """Return 32 hex digits that identify the sequence of ``fields``.
 
     Text is UTF-8; lone surrogates, which only broken records hold, are passed through.
     """
-    return hashlib.blake2b(_framed(fields), digest_size=16).hexdigest()
+    return hashlib.blake2b(frame(fields), digest_size=16).hexdigest()
 
 
-def _framed(fields: Iterable[str | bytes]) -> bytes:
+def frame(fields: Iterable[str | bytes]) -> bytes:
+    """Return ``fields`` one after the other, each after its length."""
     out: list[bytes] = []
     for field in fields:
         data = field.encode("utf-8", "surrogatepass") if isinstance(field, str) else field
-        out.append(len(data).to_bytes(8, "little"))
+        size = len(data)
+        out.append(SIZES[size] if size < 1024 else size.to_bytes(8, "little"))
         out.append(data)
     return b"".join(out)
+
+
+@lru_cache(4096)
+def framed(*fields: str) -> bytes:
+    """Return what :func:`digest` hashes of ``fields``, for those that many rows have in common."""
+    return frame(fields)
+
+
+def framed_digest(*parts: bytes) -> str:
+    """Return the :func:`digest` of the fields that ``parts`` are frames of, in order."""
+    return hashlib.blake2b(b"".join(parts), digest_size=16).hexdigest()
 
 
 def canonical(value: Any) -> bytes:
@@ -91,7 +110,7 @@ def row_key(dataset: str, basis: str) -> str:
 
     Records with equal keys are told apart by :func:`occurrence_key`.
     """
-    return digest("row", dataset, basis)
+    return framed_digest(framed("row", dataset), frame((basis,)))
 
 
 def occurrence_key(key: str, occurrence: int) -> str:
@@ -110,11 +129,18 @@ def content_id(
     rejected: Sequence[Turn] | None = None,
 ) -> str:
     """Identify what a row says: roles and contents alone, neither language nor origin."""
-    fields = [field for turn in messages for field in turn]
+    parts = [framed("content")]
+    turns = list(messages)
     if chosen is not None or rejected is not None:
-        fields += ["\0chosen", *(f for turn in chosen or () for f in turn)]
-        fields += ["\0rejected", *(f for turn in rejected or () for f in turn)]
-    return digest("content", *fields)
+        parts += _turns(turns)
+        parts += [framed("\0chosen"), *_turns(chosen or ()), framed("\0rejected")]
+        turns = list(rejected or ())
+    return framed_digest(*parts, *_turns(turns))
+
+
+def _turns(turns: Sequence[Turn]) -> list[bytes]:
+    """Frames of roles and contents; roles are few."""
+    return [part for role, content in turns for part in (framed(role), frame((content,)))]
 
 
 def draw(seed: int, purpose: str, key: str) -> int:
@@ -124,7 +150,7 @@ def draw(seed: int, purpose: str, key: str) -> int:
 
 def draws(seed: int, purpose: str, keys: Iterable[str | bytes]) -> npt.NDArray[np.uint64]:
     """Return :func:`draw` of many keys, as text or its UTF-8 bytes, as ``uint64[len(keys)]``."""
-    prefix = hashlib.blake2b(_framed(("draw", str(seed), purpose)), digest_size=8)
+    prefix = hashlib.blake2b(frame(("draw", str(seed), purpose)), digest_size=8)
     out = bytearray()
     for key in keys:
         state = prefix.copy()

@@ -47,20 +47,20 @@ class Text:
     def of(cls, file: str, content: str) -> Text:
         return cls(file, tuple(BREAK.split(content)))
 
-    def excerpt(self, line: int, column: int, width: int = 100) -> str:
+    def excerpt(self, line: int, column: int, width: int = 72) -> str:
         """Return the line and, below it, a caret under ``column``.
 
         Wide (CJK) characters count two cells and combining marks none; a tab is shown as one
-        arrow; a line longer than ``width`` characters is cut around the caret.
+        arrow; a line longer than ``width`` characters is cut around the caret. The width leaves room
+        for the number on a terminal of 80 columns.
         """
         shown = self.lines[line - 1] if 0 < line <= len(self.lines) else ""
         shown = _INVISIBLE.sub("\ufffd", shown.replace("\t", "→"))
         before, after = shown[: column - 1], shown[column - 1 :]
         if len(shown) > width:
-            half = width // 2
-            before = "…" + before[-half:] if len(before) > half else before
-            room = max(width - len(before), half)
-            after = after[:room] + "…" if len(after) > room else after
+            start = max(0, min(column - 1 - width // 2, len(shown) - width))
+            before = ("…" if start else "") + shown[start : column - 1]
+            after = shown[column - 1 : start + width] + ("…" if start + width < len(shown) else "")
         # A column past the end of the line (a mark at the end of the file) keeps its distance.
         indent = _cells(before) + max(column - 1 - len(shown), 0)
         number = str(line)

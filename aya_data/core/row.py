@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from aya_data.core import language as languages
 from aya_data.core import license as licenses
-from aya_data.core.identity import canonical, content_id, digest
+from aya_data.core.identity import canonical, content_id, frame, framed, framed_digest
 
 __all__ = [
     "INTERNAL",
@@ -190,7 +190,7 @@ def tabulate(drafts: Sequence[Draft], source: str, kind: Kind, max_chars: int) -
             rejections.append(Rejection(draft.key, draft.place, *problem.rejection))
     columns: list[Sequence[Any]] = list(zip(*rows, strict=True)) or [()] * len(PART)
     arrays = [
-        _messages(values) if f.type == MESSAGES else pa.array(values, f.type)
+        COLUMNS[f.type](values) if f.type in COLUMNS else pa.array(values, f.type)
         for f, values in zip(PART, columns, strict=True)
     ]
     return Table(pa.Table.from_arrays(arrays, schema=PART), rejections)
@@ -214,6 +214,16 @@ def _messages(values: Sequence[Sequence[Turn] | None]) -> pa.Array:
         [pa.array(roles, pa.string()), pa.array(contents, pa.string())], fields=list(MESSAGE)
     )
     return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), flat, type=MESSAGES)
+
+
+def _provenance(values: Sequence[tuple[Any, ...]]) -> pa.Array:
+    """Build the struct column from tuples of its fields."""
+    fields: list[Sequence[Any]] = list(zip(*values, strict=True)) or [()] * len(PROVENANCE)
+    arrays = [pa.array(found, f.type) for f, found in zip(PROVENANCE, fields, strict=True)]
+    return pa.StructArray.from_arrays(arrays, fields=list(PROVENANCE))
+
+
+COLUMNS: dict[pa.DataType, Callable[[Sequence[Any]], pa.Array]] = {MESSAGES: _messages, PROVENANCE: _provenance}
 
 
 def _row(draft: Draft, source: str, kind: Kind, max_chars: int) -> tuple[Any, ...]:
@@ -246,18 +256,10 @@ def _row(draft: Draft, source: str, kind: Kind, max_chars: int) -> tuple[Any, ..
         }
     )
     parents = list(draft.parents)
-    provenance = {
-        "dataset": draft.dataset,
-        "revision": draft.revision,
-        "config": draft.config,
-        "split": draft.split,
-        "file": draft.place[0],
-        "row": draft.place[1],
-        "template": draft.template,
-        "translator": draft.translator,
-        "teacher": draft.teacher,
-        "parents": parents,
-    }
+    provenance = (
+        draft.dataset, draft.revision, draft.config, draft.split, *draft.place, draft.template, draft.translator,
+        draft.teacher, parents,
+    )  # fmt: skip
     identity = content_id(turns, chosen, rejected)
     expression = license_.license.expression
     prompt = "\n".join(content for role, content in turns if role != "assistant")
@@ -265,14 +267,19 @@ def _row(draft: Draft, source: str, kind: Kind, max_chars: int) -> tuple[Any, ..
     answer = answers[-1][1] if answers[-1][0] == "assistant" else ""
     group = draft.group or key
     try:
-        row_hash = digest(
-            key, group, identity, language.variety.code, draft.language or "", source, draft.dataset,
-            draft.origin, draft.task or "", expression, *terms, draft.config or "", draft.split or "",
-            draft.template or "", draft.translator or "", draft.teacher or "", *parents,
-            draft.tools or "", extra or "", repr(draft.chosen_score), repr(draft.rejected_score),
-            draft.chosen_model or "", draft.rejected_model or "", draft.license or "",
-            draft.license_asserted or "", str(draft.adapted),
+        # Most rows of a source have the same labels: their frames are made once.
+        labels = framed(
+            language.variety.code, draft.language or "", source, draft.dataset, draft.origin, draft.task or "",
+            expression, *terms, draft.config or "", draft.split or "", draft.template or "",
+            draft.translator or "", draft.teacher or "",
         )  # fmt: skip
+        plain = not (parents or draft.tools or extra)
+        details = framed("", "") if plain else frame((*parents, draft.tools or "", extra or ""))
+        asserted = framed(
+            repr(draft.chosen_score), repr(draft.rejected_score), draft.chosen_model or "",
+            draft.rejected_model or "", draft.license or "", draft.license_asserted or "", str(draft.adapted),
+        )  # fmt: skip
+        row_hash = framed_digest(frame((key, group, identity)), labels, details, asserted)
         _encodable(draft)
     except UnicodeEncodeError as error:
         raise _Malformed("invalid_unicode", evidence=f"character {error.start}") from error

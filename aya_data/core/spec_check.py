@@ -19,6 +19,7 @@ from aya_data.core.errors import InputError, MissingExtra, NotFound, Problem
 from aya_data.core.fields import source_references
 from aya_data.core.frame import FilterUse, Frame, Source, SourceFrame, Spec
 from aya_data.core.language import Variety, language_set, parse, resolve
+from aya_data.core.mix_check import conflicts
 from aya_data.core.policy import POLICIES, PolicySettings
 from aya_data.core.policy import policy as policy_of
 from aya_data.core.problems import join, problems_of
@@ -53,7 +54,7 @@ class SpecCheck:
         sources = self._sources()
         filters = self._filters()
         self._references(sources, filters)
-        self._mix(frame)
+        self._mix(frame, languages, policy)
         if frame is None or policy is None or self.problems:
             return None
         return Spec(
@@ -287,7 +288,9 @@ class SpecCheck:
         for name in parents:
             visit(name, ())
 
-    def _mix(self, frame: Frame | None) -> None:
+    def _mix(
+        self, frame: Frame | None, spoken: tuple[Variety, ...] | None, policy: str | PolicySettings | None
+    ) -> None:
         mix, declared = self.data.get("mix"), self.data.get("sources")
         if not isinstance(mix, dict) or not isinstance(declared, dict):
             return
@@ -310,6 +313,13 @@ class SpecCheck:
                 what = f"mix.{dotted(inside)} counts tokens, and the spec names no tokenizer"
                 remedy = "Add 'tokenizer: {kind: huggingface, path: …}'."
                 self._wrong(("mix", *inside), what, remedy)
+        if frame is not None:
+            self.problems += conflicts(frame.mix, self.document, spoken, policy)
+            for kind in ("caps", "floors"):
+                for index, bound in enumerate(getattr(frame.mix, kind)):
+                    for scope in ("only", "not_for"):
+                        named = dict.fromkeys(getattr(bound, scope).get("source", ()))
+                        self._train_sources(named, ("mix", kind, index, scope, "source"))
 
     def _train_sources(self, named: Any, path: PathKey) -> None:
         if not isinstance(named, dict):

@@ -458,7 +458,7 @@ def open_workspace(path: str | Path | None = None) -> Workspace:
     Raises :class:`InputError` for what no workspace can be: a file, or a path that is not UTF-8.
     """
     place = Workspace(Path(path) if path is not None else default_workspace())
-    given = "--workspace" if path is not None else "AYA_DATA_HOME"
+    given = "--workspace" if path is not None or "AYA_DATA_HOME" not in os.environ else "AYA_DATA_HOME"
     try:
         str(place.root).encode()
     except UnicodeEncodeError:

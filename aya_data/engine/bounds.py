@@ -2,7 +2,7 @@
 
 The walk goes over the order once for each floor and once for the rest: an entry is skipped where a cap is full, and
 ends the walk where the budget is. It is one function, run as it stands for little and compiled for much: 1 million
-entries under one cap take 0.02 s compiled, 1.5 s not; compiling takes about a second, once per machine.
+entries under one cap take 0.08 s compiled, 2 s not; compiling takes about 2 s, once per workspace.
 """
 
 from __future__ import annotations
@@ -131,8 +131,7 @@ def _walk(
             for bound in range(caps):
                 group = groups[bound, at]
                 if group >= 0 and (
-                    used[0, bound, group] >= limits[0, bound]
-                    or used[1, bound, group] + size[at] > limits[1, bound]
+                    used[0, bound, group] >= limits[0, bound] or used[1, bound, group] + size[at] > limits[1, bound]
                 ):
                     fits = False
                     break

@@ -40,6 +40,8 @@ def coded(rows: pa.Table, *columns: str) -> tuple[list[tuple[str, ...]], Ints]:
 def fixed(column: pa.ChunkedArray) -> npt.NDArray[np.bytes_]:
     """Return keys and hashes as ``S32`` without a Python object for each, where all have one length."""
     array = column.combine_chunks()
+    if isinstance(array, pa.ChunkedArray):
+        array = array.chunk(0) if array.num_chunks else pa.array([], pa.string())
     offsets = np.frombuffer(array.buffers()[1], np.int32)[array.offset : array.offset + len(array) + 1]
     lengths = np.unique(np.diff(offsets))
     if len(lengths) != 1 or lengths[0] == 0 or array.null_count:

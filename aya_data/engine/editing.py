@@ -79,7 +79,7 @@ def _edited(table: pa.Table, editor: Editor, stage: str, ledger: list[pa.Table])
     table = _renewed(table, changed)
     empty = _without_text(table, changed)
     _note(ledger, stage, table, edits.rule, edits.evidence, owner, touched, empty)
-    return table.filter(pa.array(~np.isin(np.arange(table.num_rows), np.array(empty, np.int64))))
+    return table.filter(pa.array(~np.isin(np.arange(table.num_rows), np.array(list(empty), np.int64))))
 
 
 def _owners(side: pa.ListArray) -> npt.NDArray[np.int64]:

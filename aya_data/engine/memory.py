@@ -54,4 +54,4 @@ def _trim() -> Callable[[int], object]:
         return int
     found.argtypes = [ctypes.c_size_t]
     found.restype = ctypes.c_int
-    return found  # type: ignore[no-any-return]
+    return found

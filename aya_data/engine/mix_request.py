@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from aya_data.core import language as languages
 from aya_data.core import license as licenses
-from aya_data.core.errors import NotFound
+from aya_data.core.errors import NotFound, WrongSetting
 from aya_data.core.identity import draws
 from aya_data.core.mix_settings import NO_TASK, Bound, Cap, Level, MixSettings
 from aya_data.engine.bounds import Bounds
@@ -60,8 +60,8 @@ def problem(
 ) -> Problem:
     """Translate rows and settings into codes.
 
-    ``absent`` are training sources without any row. Raises :class:`NotFound` for a dataset or task with a share that
-    does not exist.
+    ``absent`` are training sources without any row. Raises :class:`WrongSetting` for a dataset or task with a share
+    that does not exist: a share must never be lost silently.
     """
     levels = [_level(rows, level, number) for number, level in enumerate(settings.levels)]
     sources, source = coded(rows, "source")
@@ -109,7 +109,7 @@ def problem(
         [
             *(level for level, _ in levels),
             LevelNames("source", source_names, source, missing_sources, settings.weights is not None),
-            LevelNames("dataset", [name for _, name in datasets], dataset, {}, bool(dataset_weights)),
+            LevelNames("dataset", [", ".join(pair) for pair in datasets], dataset, {}, bool(dataset_weights)),
             LevelNames("language", language_names, language, missing_languages, mixed is not None),
         ],
     )
@@ -129,6 +129,9 @@ def _level(rows: pa.Table, level: Level, number: int) -> tuple[LevelNames, Share
             canonical = _canonical(level.by, name)
             if canonical in known:
                 weights[known[canonical]] = weight
+            elif level.by == "task":
+                # Any text may name a task, so this is the only place where a slip shows.
+                raise _missing(NotFound("task", name, names), "levels", number, "weights", name)
             else:
                 absent[canonical] = weight
         share = Share(weights, missing=sum(absent.values(), Fraction(0)))
@@ -195,13 +198,17 @@ def _languages(rows: pa.Table, weights: Mapping[str, Fraction]) -> tuple[list[st
 
 
 def _dataset(name: str, known: Mapping[str, int], source: str) -> int:
-    """Find a dataset by its name or the last part of it. Raises NotFound: a share must never be lost silently."""
+    """Find a dataset by its name or the last part of it."""
     if name in known:
         return known[name]
     ends = [code for full, code in known.items() if full.rpartition("/")[2] == name]
     if len(ends) != 1:
-        raise NotFound(f"dataset of source {source}", name, known, "See mix.weights in the spec.")
+        raise _missing(NotFound(f"dataset of source {source}", name, known), "weights", source, "datasets", name)
     return ends[0]
+
+
+def _missing(error: NotFound, *path: str | int) -> WrongSetting:
+    return WrongSetting([(("mix", *path), error.what, error.remedy)])
 
 
 def _bounds(rows: pa.Table, bound: Bound) -> Bounds:

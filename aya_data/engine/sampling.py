@@ -7,20 +7,22 @@ solves the mixture for each kind of row, and lays the result out in shards.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from aya_data.core.errors import NotFound
 from aya_data.core.identity import draws
 from aya_data.core.ledger import LEDGER, entries, tally
-from aya_data.core.mix_settings import Bound, MixSettings
+from aya_data.core.mix_settings import MixSettings
 from aya_data.core.row import PART
 from aya_data.core.store import Output, Part, Store
-from aya_data.engine.mixture import Bounds, Candidates, Request, mix
+from aya_data.engine.achieved import KEYS, VALUES, compared, nothing_taken, of_each_value
+from aya_data.engine.columns import coded, fixed, named
+from aya_data.engine.mix_request import problem
+from aya_data.engine.mixture import mix
 from aya_data.engine.split import validation_rows
 
 __all__ = ["SAMPLE", "sample"]
@@ -60,34 +62,42 @@ def sample(
     validation: float,
     shard_size: int,
 ) -> tuple[Mapping[str, Mapping[str, int]], Mapping[str, Any]]:
-    """Write ``sample`` and ``ledger``; facts hold the shards and the epochs by source.
+    """Write ``sample`` and ``ledger``; facts hold the shards, the epochs by source, and the statistic ``mixture``.
 
     ``uses`` is the use of each source; rows of ``prompts`` sources never enter the mixture: they end as
     consumed where a ledger in ``consumed`` says so, otherwise as not sampled. ``links`` are pairs of row keys
-    that no split may part.
+    that no split may part. Raises :class:`~aya_data.core.errors.WrongSetting` where rows cannot give what the
+    settings ask for together.
+
+    Memory: about 700 bytes per row that passed the filters (measured with 1.5 million rows).
     """
     rows = _load(store, selections)
     n = rows.num_rows
-    names, source = _named(rows["source"])
+    names, source = named(rows["source"])
     train = np.array([uses[name] == "train" for name in names], dtype=np.bool_)[source]
     held = np.zeros(n, np.bool_)
     places = np.flatnonzero(train)
-    eligible = rows.take(pa.array(places))
-    held[places] = validation_rows(
-        _fixed(eligible["group"]),
-        _fixed(eligible["prompt_hash"]),
-        validation,
-        seed,
-        _linked(store, links, _fixed(eligible["row_key"])),
-    )
+    eligible = _some(rows, places)
+    if validation > 0:
+        linked = _linked(store, links, fixed(eligible["row_key"]))
+        held[places] = validation_rows(eligible["group"], eligible["prompt_hash"], validation, seed, linked)
+    rows, eligible = (table.drop_columns(["group", "prompt_hash"]) for table in (rows, eligible))
     taken_row: list[npt.NDArray[np.int64]] = []
     taken_epoch: list[npt.NDArray[np.int64]] = []
-    kinds, kind = _named(eligible["kind"])
-    for code in range(len(kinds)):
+    kinds, kind = named(eligible["kind"])
+    absent = sorted(name for name, use in uses.items() if use == "train" and name not in set(names))
+    found: list[list[Any]] = []
+    for code, kind_name in enumerate(kinds):
         mine = places[kind == code]
-        chosen = mix(*_problem(rows.take(pa.array(mine)), held[mine], settings, seed))
+        members = _some(rows, mine)
+        asked = problem(members, held[mine], settings, seed, absent if code == 0 else ())
+        chosen = mix(asked.candidates, asked.request)
+        compared(members, asked, chosen, settings)
+        found += of_each_value(kind_name, members, asked, chosen, settings)
         taken_row.append(mine[chosen.row])
         taken_epoch.append(chosen.epoch)
+    if len(places) and not sum(len(taken) for taken in taken_row):
+        raise nothing_taken(eligible, settings)
     row = np.concatenate(taken_row) if taken_row else np.zeros(0, np.int64)
     epoch = np.concatenate(taken_epoch) if taken_epoch else np.zeros(0, np.int64)
     table, shards = _shards(rows, row, epoch, held, seed, shard_size)
@@ -97,37 +107,43 @@ def sample(
     counts = _account(store, output, stage, rows, ~inside, train, consumed)
     counts["created"] = len(row) - int(inside.sum())
     counts["rows_out"] = len(row)
-    return {stage: tally(**counts)}, {"shards": shards, "epochs": _epochs(names, source[row], row)}
+    facts = {
+        "shards": shards,
+        "epochs": _epochs(names, source[row], row),
+        "statistics": {"mixture": {"keys": list(KEYS), "values": list(VALUES), "rows": sorted(found)}},
+    }
+    return {stage: tally(**counts)}, facts
 
 
 def _load(store: Store, selections: Sequence[Part]) -> pa.Table:
     types = {name: PART.field(name).type for name in NEEDED if name != "row"}
     types |= {"row": pa.int32(), **dict.fromkeys(REPEATED, pa.dictionary(pa.int32(), pa.string()))}
-    none = {name: pa.array([], types[name]) for name in NEEDED}
-    tables = [pa.table({**none, "tokens": pa.array([], pa.float64()), "ordinal": pa.array([], pa.int32())})]
+    types |= {"tokens": pa.float64(), "ordinal": pa.int32()}
+    chunks: dict[str, list[pa.Array]] = {name: [] for name in types}
     for ordinal, part in enumerate(selections):
         table = store.read(part)
+        tokens = table[TOKENS] if TOKENS in table.column_names else pa.nulls(table.num_rows, pa.float64())
         columns = {name: _compact(table[name], name) for name in NEEDED}
-        columns["tokens"] = table[TOKENS] if TOKENS in table.column_names else pa.nulls(table.num_rows, pa.float64())
-        columns["ordinal"] = pa.array(np.full(table.num_rows, ordinal, np.int32))
-        tables.append(pa.table(columns))
-    return pa.concat_tables(tables).unify_dictionaries().combine_chunks()
+        columns |= {"tokens": tokens, "ordinal": pa.array(np.full(table.num_rows, ordinal, np.int32))}
+        for name, column in columns.items():
+            chunks[name] += column.chunks if isinstance(column, pa.ChunkedArray) else [column]
+    # One column after the other, so that only one is ever there twice.
+    joined = {
+        name: pa.chunked_array(chunks.pop(name), type_).unify_dictionaries().combine_chunks()
+        for name, type_ in types.items()
+    }
+    pa.default_memory_pool().release_unused()
+    return pa.table(joined)
+
+
+def _some(rows: pa.Table, places: npt.NDArray[np.int64]) -> pa.Table:
+    """Rows by ascending place; all of them without a copy."""
+    return rows if len(places) == rows.num_rows else rows.take(pa.array(places))
 
 
 def _compact(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
     """Names that repeat as codes: Python texts took a kilobyte per row; codes take a fraction."""
     return column.dictionary_encode() if name in REPEATED else column
-
-
-def _fixed(column: pa.ChunkedArray) -> npt.NDArray[np.bytes_]:
-    """Keys and hashes as ``S32`` without a Python object for each, where all have one length."""
-    array = column.combine_chunks()
-    offsets = np.frombuffer(array.buffers()[1], np.int32)[array.offset : array.offset + len(array) + 1]
-    lengths = np.unique(np.diff(offsets))
-    if len(lengths) != 1 or lengths[0] == 0 or array.null_count:
-        return np.asarray([(key or "").encode() for key in array.to_pylist()], dtype="S")
-    data = np.frombuffer(array.buffers()[2], np.uint8)[offsets[0] : offsets[-1]]
-    return data.view(f"S{lengths[0]}")
 
 
 def _linked(store: Store, links: Sequence[Part], keys: npt.NDArray[np.bytes_]) -> npt.NDArray[np.int64]:
@@ -137,123 +153,13 @@ def _linked(store: Store, links: Sequence[Part], keys: npt.NDArray[np.bytes_]) -
     found = [np.zeros((0, 2), np.int64)]
     for part in links if len(keys) else ():
         table = store.read(part, ["one", "other"])
-        sides = [_fixed(table[name]) for name in ("one", "other")] if table.num_rows else []
+        sides = [fixed(table[name]) for name in ("one", "other")] if table.num_rows else []
         places = [np.minimum(np.searchsorted(ordered, side), len(keys) - 1) for side in sides]
         here = [ordered[place] == side for place, side in zip(places, sides, strict=True)]
         if sides:
             both = here[0] & here[1]
             found.append(np.column_stack([order[place[both]] for place in places]))
     return np.concatenate(found)
-
-
-def _problem(
-    rows: pa.Table, once: npt.NDArray[np.bool_], settings: MixSettings, seed: int
-) -> tuple[Candidates, Request]:
-    """Translate rows and settings into codes."""
-    sources, source = _codes(rows, "source")
-    datasets, dataset = _codes(rows, "source", "dataset")
-    languages, language = _languages(rows, settings)
-    keys = _fixed(rows["row_key"])
-    tokens = None
-    if rows["tokens"].null_count < rows.num_rows or rows.num_rows == 0:
-        tokens = np.asarray(rows["tokens"].fill_null(0)).astype(np.int64)
-    candidates = Candidates(
-        source,
-        dataset,
-        language,
-        draws(seed, "mix", keys),
-        _paired(_fixed(rows["row_hash"]), keys),
-        once,
-        tokens,
-    )
-    source_weights: dict[int, Fraction] = {}
-    dataset_weights: dict[int, Fraction] = {}
-    if settings.weights is not None:
-        given = [Fraction(w.weight) for w in settings.weights.values() if w.weight is not None]
-        for code, (name,) in enumerate(sources):
-            weight = settings.weights[name]
-            left = 100 - sum(given, Fraction(0))
-            source_weights[code] = left if weight.weight is None else Fraction(weight.weight)
-        for owner, weight in settings.weights.items():
-            mine = {name: code for code, (source, name) in enumerate(datasets) if source == owner}
-            for name, share in weight.datasets.items() if mine else ():
-                dataset_weights[_dataset(name, mine, owner)] = Fraction(share)
-    language_weights = None
-    temperature = settings.languages.temperature if settings.languages else None
-    if settings.languages and settings.languages.weights is not None:
-        named = settings.languages.weights
-        language_weights = {code: Fraction(named[name]) for code, name in enumerate(languages) if name in named}
-    epochs = {
-        code: Fraction(settings.epochs.sources.get(name, settings.epochs.max)) for code, (name,) in enumerate(sources)
-    }
-    budget = settings.budget
-    request = Request(
-        rows=budget.rows if budget else None,
-        tokens=budget.tokens if budget else None,
-        source_weights=source_weights,
-        dataset_weights=dataset_weights,
-        language_weights=language_weights,
-        temperature=temperature,
-        epochs=epochs,
-        caps=[_bounds(rows, bound) for bound in settings.caps],
-        floors=[_bounds(rows, bound) for bound in settings.floors],
-    )
-    return candidates, request
-
-
-def _languages(rows: pa.Table, settings: MixSettings) -> tuple[list[str], npt.NDArray[np.int64]]:
-    """The language of each row; its variety where the weights name that."""
-    named = (settings.languages.weights if settings.languages else None) or {}
-    varieties, code = _codes(rows, "language", "script")
-    labels = [f"{a}_{b}" if f"{a}_{b}" in named else a for a, b in varieties]
-    distinct = sorted(set(labels))
-    table = np.array([distinct.index(label) for label in labels], np.int64)
-    return distinct, table[code] if len(code) else code
-
-
-def _dataset(name: str, known: Mapping[str, int], source: str) -> int:
-    """Find a dataset by its name or the last part of it. Raises NotFound: a share must never be lost silently."""
-    if name in known:
-        return known[name]
-    ends = [code for full, code in known.items() if full.rpartition("/")[2] == name]
-    if len(ends) != 1:
-        raise NotFound(f"dataset of source {source}", name, known, "See mix.weights in the spec.")
-    return ends[0]
-
-
-def _bounds(rows: pa.Table, bound: Bound) -> Bounds:
-    axes = [name for axis in bound.per for name in (("language", "script") if axis == "variety" else (axis,))]
-    return Bounds(_codes(rows, *axes)[1], bound.rows, bound.tokens)
-
-
-def _codes(rows: pa.Table, *columns: str) -> tuple[list[tuple[str, ...]], npt.NDArray[np.int64]]:
-    """Distinct values of some columns, sorted, and their code in each row."""
-    joint = np.zeros(rows.num_rows, np.int64)
-    for name in columns:
-        names, codes = _named(rows[name])
-        joint = np.unique(joint * len(names) + codes, return_inverse=True)[1].astype(np.int64)
-    first = np.unique(joint, return_index=True)[1]
-    listed = [_named(rows[name]) for name in columns]
-    return [tuple(names[codes[i]] for names, codes in listed) for i in first.tolist()], joint
-
-
-def _named(column: pa.ChunkedArray) -> tuple[list[str], npt.NDArray[np.int64]]:
-    """The distinct values of a column, sorted, with null as empty text, and their code in each row."""
-    coded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
-    array = coded.unify_dictionaries().combine_chunks()
-    names = ["" if name is None else name for name in array.dictionary.to_pylist()]
-    codes = np.asarray(array.indices.fill_null(len(names))).astype(np.int64)
-    if array.null_count:
-        names.append("")
-    distinct, place = np.unique(np.asarray(names, dtype=object), return_inverse=True)
-    return distinct.tolist(), place.astype(np.int64)[codes]
-
-
-def _paired(first: npt.NDArray[np.bytes_], second: npt.NDArray[np.bytes_]) -> npt.NDArray[np.bytes_]:
-    """Two texts of 32 bytes as one of 64."""
-    n = len(first)
-    halves = (first.view(np.uint8).reshape(n, 32), second.view(np.uint8).reshape(n, 32))
-    return np.ascontiguousarray(np.concatenate(halves, axis=1)).view("S64").ravel()
 
 
 def _shards(
@@ -266,9 +172,9 @@ def _shards(
 ) -> tuple[pa.Table, list[dict[str, Any]]]:
     """Group the taken rows by kind, variety and split, order each group by draw, cut it by size."""
     taken = rows.take(pa.array(row))
-    keys = _fixed(taken["row_key"])
-    order = draws(seed, "order", (b"%b:%d" % pair for pair in zip(keys.tolist(), epoch.tolist(), strict=True)))
-    named, group = _codes(taken, "kind", "language", "script")
+    keys = fixed(taken["row_key"])
+    order = draws(seed, "order", (b"%b:%d" % pair for pair in zip(keys, epoch, strict=True)))
+    named, group = coded(taken, "kind", "language", "script")
     groups = [(named[code // 2], "validation" if code % 2 else "train") for code in range(2 * len(named))]
     code = group * 2 + held[row]
     arrange = np.lexsort((epoch, keys, order, code)) if len(row) else np.zeros(0, np.int64)
@@ -328,19 +234,13 @@ def _account(
     if not train.all():
         for part in consumed:
             table = store.read(part, ["row_key", "outcome"])
-            used |= {
-                k for k, o in zip(*(table[c].to_pylist() for c in table.column_names), strict=True) if o == "consumed"
-            }
-    left = rows.take(pa.array(np.flatnonzero(outside)))
-    trained = train[outside]
-    outcome, rule = [], []
-    for key, is_train in zip(left["row_key"].to_pylist(), trained.tolist(), strict=True):
-        if is_train:
-            outcome.append("not_sampled")
-            rule.append("mixture")
-        else:
-            outcome.append("consumed" if key in used else "not_sampled")
-            rule.append("prompts_only")
+            used.update(table.filter(pc.equal(table["outcome"], "consumed"))["row_key"].to_pylist())
+    left = rows.select(["source", "row_key"]).take(pa.array(np.flatnonzero(outside)))
+    trained = pa.array(train[outside])
+    taken = pc.is_in(left["row_key"], pa.array(sorted(used), pa.string()))
+    outcome = pc.if_else(pc.or_(trained, pc.invert(taken)), "not_sampled", "consumed")
+    rule = pc.if_else(trained, "mixture", "prompts_only")
+    consumed_rows = pc.sum(pc.equal(outcome, "consumed")).as_py() or 0
     if left.num_rows:
         with output.part("ledger", LEDGER) as writer:
             writer.write(
@@ -357,8 +257,8 @@ def _account(
             )
     return {
         "rows_in": rows.num_rows,
-        "not_sampled": outcome.count("not_sampled"),
-        "consumed": outcome.count("consumed"),
+        "not_sampled": left.num_rows - consumed_rows,
+        "consumed": consumed_rows,
     }
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from aya_data.core.errors import AyaDataError, TaskFailed
+from aya_data.core.errors import AyaDataError, CorruptPart, TaskFailed
 from aya_data.core.identity import canonical, digest
 from aya_data.core.store import Output, Record, Store
 from aya_data.engine import memory
@@ -65,7 +65,14 @@ def perform(root: Path, task: Task) -> Record:
     function: Function = getattr(importlib.import_module(module), name)
     output: Output = store.output(task.key, task.stage)
     try:
-        counts, facts = function(store, output, **task.arguments)
+        try:
+            counts, facts = function(store, output, **task.arguments)
+        except CorruptPart:
+            if task.function != "aya_data.engine.reading:read":
+                raise
+            # Rows were read while their file arrived, and it was spoilt on its way: once more, from the start.
+            output = store.output(task.key, task.stage)
+            counts, facts = function(store, output, **task.arguments)
     except AyaDataError:
         raise
     except MemoryError as error:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import yaml
 
+from aya_data.catalog.terminal import amount
 from aya_data.core import language as languages
 from aya_data.core import license as licenses
 from aya_data.core.errors import NotFound
@@ -216,11 +217,12 @@ def card(manifest: Mapping[str, Any]) -> str:
     flagged = sum(r["rows"] for r in manifest["rules"] if r["outcome"] == "flagged")
     limits = []
     if unnamed:
-        limits.append(f"{unnamed:,} rows have no known language; they are in the configs of und.")
+        limits.append(f"{amount(unnamed, 'row')} of no known language: see the configs of und.")
     if unknown:
-        limits.append(f"{unknown:,} rows have a licence that is not known: this release must not be published.")
+        limits.append(f"{amount(unknown, 'row')} of no known licence: this release must not be published.")
     if flagged:
-        limits.append(f"{flagged:,} times a filter found a row odd without dropping it: see the outcome flagged.")
+        times = amount(flagged, "time")
+        limits.append(f"{times} a filter found a row odd without dropping it: see the outcome flagged.")
     one = manifest["licenses"][0]["license"] if len(manifest["licenses"]) == 1 else None
     return _environment().get_template("card.md.j2").render(
         front_matter=_front_matter(manifest),

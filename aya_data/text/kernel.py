@@ -11,9 +11,31 @@ from typing import Any
 
 import numba
 
-__all__ = ["kernel"]
+__all__ = ["inner_kernel", "kernel", "sort"]
+
+njit: Callable[..., Any] = numba.njit  # its types leave out some of its options
+GAPS = (3548, 1577, 701, 301, 132, 57, 23, 10, 4, 1)
 
 
 def kernel(function: Callable[..., Any]) -> Any:
     """Compile ``function`` at its first call: no Python objects, wrap-around integers, no bounds checks."""
-    return numba.njit(cache=True, nogil=True, error_model="numpy")(function)
+    return njit(cache=True, nogil=True, error_model="numpy", no_cfunc_wrapper=True)(function)
+
+
+def inner_kernel(function: Callable[..., Any]) -> Any:
+    """Compile ``function`` with the kernels that call it, and only for them."""
+    made = njit(nogil=True, error_model="numpy", no_cfunc_wrapper=True, no_cpython_wrapper=True)
+    return made(function)
+
+
+@inner_kernel
+def sort(values):  # type: ignore[no-untyped-def]
+    """Sort an array in place (Shell 1959, gaps of Ciura 2001): compiles in a tenth of the time of ``values.sort()``."""
+    for gap in GAPS:
+        for start in range(gap, len(values)):
+            value = values[start]
+            place = start
+            while place >= gap and values[place - gap] > value:
+                values[place] = values[place - gap]
+                place -= gap
+            values[place] = value

@@ -25,7 +25,7 @@ import numba as nb
 import numpy as np
 import numpy.typing as npt
 
-from aya_data.text.kernel import kernel
+from aya_data.text.kernel import inner_kernel, kernel, sort
 from aya_data.text.minhash import Banding, band_keys, least_agreeing
 
 __all__ = ["LOOKED_AT", "Matches", "jaccard", "match", "near_others"]
@@ -101,7 +101,9 @@ def match(
     links = np.zeros((max(count, 1), 2), np.int64)
     made = _match(
         minima, sets, starts, sizes, settled, buckets, begins, least_agreeing(looser), banding.agreeing,
-        threshold, looser, LOOKED_AT, COMPARED, partner, resemblance, links,
+        threshold, looser, COMPARED, partner, resemblance, links,
+        begins[:-1].copy(), np.empty(begins[-1], np.int32), np.full(count, -1, np.int32),
+        np.empty(LOOKED_AT, np.int64), np.empty(128, np.int64), np.empty(banding.bands, np.int64), np.arange(count),
     )  # fmt: skip
     return Matches(partner, resemblance, links[:made])
 
@@ -131,7 +133,7 @@ def _bands(minima: Minima, banding: Banding, band: int) -> tuple[Longs, Longs]:
     return order, np.append(starts, len(keys)).astype(np.int64)
 
 
-@kernel
+@inner_kernel
 def _agree(minima, one, two):  # type: ignore[no-untyped-def]
     same = nb.int32(0)
     for place in range(minima.shape[1]):
@@ -178,7 +180,7 @@ def _common(one, two, wanted):  # type: ignore[no-untyped-def]
     return common
 
 
-@kernel
+@inner_kernel
 def _root(roots, one):  # type: ignore[no-untyped-def]
     while roots[one] != one:
         roots[one] = roots[roots[one]]
@@ -186,8 +188,8 @@ def _root(roots, one):  # type: ignore[no-untyped-def]
     return one
 
 
-@kernel
-def _likeliest(candidates, found, compared):  # type: ignore[no-untyped-def]
+@inner_kernel
+def _likeliest(candidates, found, compared, counts):  # type: ignore[no-untyped-def]
     """Sort candidates (text * 128 + agreeing places) by text, and leave those that agree most; return how many.
 
     Of those that agree in as many places as the last one that is left, the best texts are.
@@ -195,7 +197,7 @@ def _likeliest(candidates, found, compared):  # type: ignore[no-untyped-def]
     level = 0
     equal = found
     if found > compared:
-        counts = np.zeros(128, np.int64)
+        counts[:] = 0
         for place in range(found):
             counts[candidates[place] & 127] += 1
         level = 127
@@ -209,7 +211,7 @@ def _likeliest(candidates, found, compared):  # type: ignore[no-untyped-def]
                 candidates[likely] = candidates[place]
                 likely += 1
         found = likely
-    candidates[:found].sort()
+    sort(candidates[:found])
     left = 0
     for place in range(found):
         if candidates[place] & 127 == level:
@@ -221,7 +223,7 @@ def _likeliest(candidates, found, compared):  # type: ignore[no-untyped-def]
     return left
 
 
-@kernel
+@inner_kernel
 def _by_size(filled, begins, mine, order):  # type: ignore[no-untyped-def]
     """Order the bands of one text by how many kept texts their buckets hold, fewest first, equals as they come."""
     for band in range(len(mine)):
@@ -236,39 +238,34 @@ def _by_size(filled, begins, mine, order):  # type: ignore[no-untyped-def]
 @kernel
 def _match(  # type: ignore[no-untyped-def]
     minima, sets, starts, sizes, settled, buckets, begins, agreeing_looser, agreeing, threshold, looser,
-    looked_at, compared, partner, resemblance, links,
+    compared, partner, resemblance, links, filled, kept, seen, candidates, counts, order, roots,
 ):  # fmt: skip
     """Fill ``partner``, ``resemblance`` and ``links``; return how many links."""
     count, bands = buckets.shape
-    filled = begins[:-1].copy()
-    kept = np.empty(begins[-1], np.int32)
-    seen = np.full(count, -1, np.int32)
-    candidates = np.empty(looked_at, np.int64)
-    order = np.empty(bands, np.int64)
-    roots = np.arange(count)
+    looked_at = len(candidates)
     made = 0
     for text in range(count):
         size = sizes[text]
         mine = sets[starts[text] : starts[text] + size]
         _by_size(filled, begins, buckets[text], order)
         looked = 0
-        found = 0
-        for band in order:
-            bucket = buckets[text, band]
+        found = nb.int64(0)
+        for turn in range(bands):
+            bucket = buckets[text, order[turn]]
             for place in range(begins[bucket], filled[bucket]):
                 if looked == looked_at:
                     break
                 looked += 1
-                other = kept[place]
+                other = nb.int64(kept[place])
                 if seen[other] == text:
                     continue
                 seen[other] = text
                 same = _agree(minima, text, other)
                 if same >= agreeing_looser:
-                    candidates[found] = nb.int64(other) << 7 | same
+                    candidates[found] = other << 7 | same
                     found += 1
         # The best of the kept texts that it resembles, whatever band they met in.
-        found = _likeliest(candidates, found, compared)
+        found = _likeliest(candidates, found, compared, counts)
         gone = False
         if not settled[text]:
             for rank in range(found):
@@ -279,7 +276,7 @@ def _match(  # type: ignore[no-untyped-def]
                 # J >= t where common >= t / (1 + t) of both sizes; one less for rounding.
                 wanted = nb.int64((threshold - 1e-4) / (1 + threshold) * total) - 1
                 common = _common(mine, sets[starts[other] : starts[other] + sizes[other]], wanted)
-                index = np.round(common / (total - common), 4)
+                index = np.rint(common / (total - common) * 1e4) / 1e4
                 if index >= threshold:
                     partner[text] = other
                     resemblance[text] = index
@@ -294,7 +291,7 @@ def _match(  # type: ignore[no-untyped-def]
             total = size + sizes[other]
             wanted = nb.int64((looser - 1e-4) / (1 + looser) * total) - 1
             common = _common(mine, sets[starts[other] : starts[other] + sizes[other]], wanted)
-            if np.round(common / (total - common), 4) >= looser:
+            if np.rint(common / (total - common) * 1e4) / 1e4 >= looser:
                 one = _root(roots, text)
                 two = _root(roots, other)
                 roots[max(one, two)] = min(one, two)

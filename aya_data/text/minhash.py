@@ -19,9 +19,8 @@ import numba as nb
 import numpy as np
 import numpy.typing as npt
 
-from aya_data.text.folding import fold, tables
 from aya_data.text.kernel import kernel
-from aya_data.text.shingles import Gram, Pieces, arguments, mix, pieces_of, row_shingles, scratch
+from aya_data.text.shingles import Gram, Pieces, batches, mix
 
 __all__ = ["PERMUTATIONS", "Banding", "Signatures", "band_keys", "banding", "signatures"]
 
@@ -85,17 +84,13 @@ def signatures(pieces: Pieces, gram: Gram, salts: Hashes) -> Signatures:
         np.zeros(len(pieces), np.uint64),
         np.zeros(len(pieces), np.int32),
     )
-    out = (found.minima, found.sequence, found.count)
     factors, terms = _permutations()
-    drawn = (gram.words, gram.characters, factors, terms)
-    room = scratch(pieces.longest())
-    row = 0
-    while (row := _sign(*arguments(pieces, tables()), *drawn, salts, row, False, *out, *room)) < len(pieces):
-        alone = pieces_of([fold(pieces.text(row))])
-        own = (values[row : row + 1] for values in (salts, *out))
-        salt, *target = own
-        _sign(*arguments(alone, tables()), *drawn, salt, 0, True, *target, *scratch(alone.longest()))
-        row += 1
+    least = np.empty(PERMUTATIONS, np.uint32)
+    for batch in batches(pieces, gram, salts):
+        rows = slice(batch.first, batch.first + len(batch))
+        _sign(batch.shingles, batch.bounds, factors, terms, least, found.minima[rows])
+        found.sequence[rows] = batch.sequence
+        found.count[rows] = np.diff(batch.bounds)
     return found
 
 
@@ -114,22 +109,12 @@ def _permutations() -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
 
 
 @kernel
-def _sign(  # type: ignore[no-untyped-def]
-    data, starts, ends, rows, folded, longer, kinds, orders, bases, seconds, pairs,
-    words, characters, factors, terms, salts, row, plain, minima, sequences, counts, tokens, out,
-):  # fmt: skip
-    """Sign texts from ``row`` on; stop at one that must be folded first, and return it."""
-    least = np.empty(PERMUTATIONS, np.uint32)
-    while row < len(rows) - 1:
-        count, sequence = row_shingles(
-            data, starts, ends, rows, folded, longer, kinds, orders, bases, seconds, pairs,
-            words, characters, salts[row], row, plain, tokens, out,
-        )  # fmt: skip
-        if count < 0:
-            return row
-        least[:] = nb.uint32(0xFFFFFFFF)
-        for index in range(count):
-            value = nb.uint32(out[index] >> nb.uint64(32))
+def _sign(shingles, bounds, factors, terms, least, minima):  # type: ignore[no-untyped-def]
+    for row in range(len(bounds) - 1):
+        for place in range(PERMUTATIONS):
+            least[place] = nb.uint32(0xFFFFFFFF)
+        for index in range(bounds[row], bounds[row + 1]):
+            value = nb.uint32(shingles[index] >> nb.uint64(32))
             # Products of 32 bits must stay 32 bits wide: numba would widen them, and every minimum would be the same.
             for place in range(PERMUTATIONS):
                 drawn = nb.uint32(nb.uint32(factors[place] * value) + terms[place])
@@ -137,10 +122,6 @@ def _sign(  # type: ignore[no-untyped-def]
         for place in range(PERMUTATIONS):
             # A minimum over many is small: its high bits say little.
             minima[row, place] = nb.uint16(nb.uint32(least[place] * nb.uint32(0x9E3779B1)) >> nb.uint32(16))
-        sequences[row] = sequence
-        counts[row] = count
-        row += 1
-    return row
 
 
 @kernel

@@ -21,7 +21,7 @@ from importlib import resources
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Scripts", "measure_scripts", "same_letters", "written_in"]
+__all__ = ["CODE_POINTS", "Scripts", "letter_table", "measure_scripts", "same_letters", "written_in"]
 
 DATA_FILES = ("data/letters.tsv",)
 
@@ -91,7 +91,7 @@ def same_letters(one: str, two: str) -> bool:
 
 def measure_scripts(texts: Sequence[str]) -> Scripts:
     """Find the dominant script of each text. Lone surrogates are no letters; nothing raises."""
-    names, _ = _table()
+    names, _ = letter_table()
     script: list[str | None] = [None] * len(texts)
     share = np.zeros(len(texts), np.float64)
     letters = np.zeros(len(texts), np.int64)
@@ -133,7 +133,7 @@ def _pieces(texts: Sequence[str], rows: list[int]) -> Iterator[list[int]]:
 
 def _count(texts: Sequence[str]) -> npt.NDArray[np.int64]:
     """Count the characters of each script: int64[texts, scripts], column 0 for what is no letter."""
-    names, table = _table()
+    names, table = letter_table()
     points = np.frombuffer("".join(texts).encode("utf-32-le", "surrogatepass"), np.uint32)
     lengths = np.fromiter(map(len, texts), np.int64, len(texts))
     cells = np.repeat(np.arange(len(texts), dtype=np.int64) * len(names), lengths)
@@ -143,7 +143,7 @@ def _count(texts: Sequence[str]) -> npt.NDArray[np.int64]:
 
 
 def _fold(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    names, _ = _table()
+    names, _ = letter_table()
     han, hangul, japanese = names.index("Hani"), names.index("Hang"), names.index("Jpan")
     for name in ("Hira", "Kana"):
         counts[:, japanese] += counts[:, names.index(name)]
@@ -157,7 +157,7 @@ def _fold(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
 
 
 @cache
-def _table() -> tuple[tuple[str, ...], npt.NDArray[np.uint8]]:
+def letter_table() -> tuple[tuple[str, ...], npt.NDArray[np.uint8]]:
     """Return the names of scripts ("" first, then by code) and the script number of each code point."""
     lines = (resources.files("aya_data.text") / DATA_FILES[0]).read_text("utf-8").splitlines()
     ranges = [line.split("\t") for line in lines if not line.startswith("#")][1:]

@@ -18,12 +18,12 @@ A shingle is a 64-bit hash of its tokens in order (words and characters apart, w
 a set is their distinct values. Texts with different salts share none.
 
 Cost: 5 to 10 ns per character on one core, and a microsecond per 30 characters for the one text in some hundred that
-:func:`~aya_data.text.folding.fold` must see. Memory: 32 bytes per byte of the longest text.
+:func:`~aya_data.text.folding.fold` must see. Memory: 16 bytes per byte of the longest text.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numba as nb
@@ -32,17 +32,19 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from aya_data.text.folding import COMPATIBLE, IGNORED, LIMIT, MARK, SEPARATOR, WHITE, WORD, Tables, fold, tables
-from aya_data.text.kernel import kernel
+from aya_data.text.kernel import kernel, sort
 
-__all__ = ["Gram", "Pieces", "mix", "pieces_of", "row_shingles", "shingle_sets"]
+__all__ = ["Batch", "Gram", "Pieces", "batches", "mix", "pieces_of", "shingle_sets"]
 
 Longs = npt.NDArray[np.int64]
 Hashes = npt.NDArray[np.uint64]
 
 HAN_FROM, HAN_TO, HAN = 0x20000, 0x3FFFF, 2
 SELECTORS_FROM, SELECTORS_TO = 0xE0000, 0xE0FFF
-REPLACEMENT = -1
-"""What :func:`row_shingles` returns for a text that must be folded first."""
+BATCH = 1 << 16
+"""Shingles that are made at a time, if no text has more: half a MiB, which a processor's cache holds."""
+RECENT = 128
+"""Tokens that are remembered: more than a shingle may have, and a power of two."""
 
 WORD_SEED, WORD_PRIME = nb.uint64(0xCBF29CE484222325), nb.uint64(0x100000001B3)
 GRAM_PRIME = nb.uint64(0x9E3779B97F4A7C15)
@@ -100,37 +102,54 @@ def shingle_sets(pieces: Pieces, gram: Gram, salts: Hashes | None = None) -> tup
     """Return the sets of all texts, one after the other, each ascending, and their bounds int64[n + 1]."""
     salt = np.zeros(len(pieces), np.uint64) if salts is None else salts
     bounds = np.zeros(len(pieces) + 1, np.int64)
-    tokens, out = scratch(pieces.longest())
-    room = np.zeros(max(1024, int((pieces.ends - pieces.starts).sum()) // 3 + len(pieces)), np.uint64)
+    found = [np.zeros(0, np.uint64)]
+    for batch in batches(pieces, gram, salt):
+        size = _distinct(batch.shingles, batch.bounds, bounds[batch.first :])
+        found.append(batch.shingles[:size].copy())
+    return np.concatenate(found), bounds
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Texts ``first`` and on: text i has ``shingles[bounds[i] : bounds[i + 1]]`` in order, with repetitions, and
+    ``sequence[i]``, uint64, equal for equal lists of shingles. The next batch takes the same memory."""
+
+    first: int
+    shingles: Hashes
+    bounds: Longs
+    sequence: Hashes
+
+    def __len__(self) -> int:
+        return len(self.sequence)
+
+
+def batches(pieces: Pieces, gram: Gram, salts: Hashes) -> Iterator[Batch]:
+    """Give the shingles of all texts, some at a time."""
+    # A byte may fold to two characters.
+    room = np.empty(max(BATCH, 2 * pieces.longest() + 8), np.uint64)
+    bounds = np.zeros(len(pieces) + 1, np.int64)
+    sequence = np.zeros(len(pieces), np.uint64)
+    tokens = np.empty(RECENT, np.uint64)
     drawn = (gram.words, gram.characters)
-    row = 0
-    while True:
-        row = _sets(*arguments(pieces, tables()), *drawn, salt, row, False, room, bounds, tokens, out)
-        if row == len(pieces):
-            return room[: bounds[-1]], bounds
-        if row < 0:
-            row = -1 - row
-            room = np.concatenate([room, np.zeros(len(room) + len(out), np.uint64)])
-            continue
-        alone = pieces_of([fold(pieces.text(row))])
-        own, ends = np.zeros(2 * alone.longest() + 8, np.uint64), np.zeros(2, np.int64)
-        own_salt = salt[row : row + 1]
-        _sets(*arguments(alone, tables()), *drawn, own_salt, 0, True, own, ends, *scratch(alone.longest()))
-        begin, end = int(bounds[row]), int(bounds[row] + ends[1])
-        if end > len(room):
-            room = np.concatenate([room, np.zeros(len(room) + len(own), np.uint64)])
-        room[begin:end] = own[: ends[1]]
-        row += 1
-        bounds[row] = end
-
-
-def scratch(longest: int) -> tuple[Hashes, Hashes]:
-    """Return room for the tokens and the shingles of the longest text: a byte may fold to two characters."""
-    return np.zeros(2 * longest + 8, np.uint64), np.zeros(2 * longest + 8, np.uint64)
+    first = 0
+    while first < len(pieces):
+        bounds[first] = 0
+        row, fits = _shingle(*arguments(pieces, tables()), *drawn, salts, first, False, room, bounds, sequence, tokens)
+        if row > first:
+            yield Batch(first, room, bounds[first : row + 1], sequence[first:row])
+        if fits and row < len(pieces):
+            alone = pieces_of([fold(pieces.text(row))])
+            out = np.empty(2 * alone.longest() + 8, np.uint64)
+            ends, hashed = np.zeros(2, np.int64), np.zeros(1, np.uint64)
+            own = salts[row : row + 1]
+            _shingle(*arguments(alone, tables()), *drawn, own, 0, True, out, ends, hashed, tokens)
+            yield Batch(row, out, ends, hashed)
+            row += 1
+        first = row
 
 
 def arguments(pieces: Pieces, found: Tables) -> tuple[npt.NDArray[np.generic], ...]:
-    """Return what the kernels begin with."""
+    """Return what the kernel begins with."""
     return (
         pieces.data, pieces.starts, pieces.ends, pieces.rows,
         found.folded, found.longer, found.kind, found.order, found.base, found.second, found.pairs,
@@ -147,13 +166,13 @@ def mix(value):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def row_shingles(  # type: ignore[no-untyped-def]
+def _shingle(  # type: ignore[no-untyped-def]
     data, starts, ends, rows, folded, longer, kinds, orders, bases, seconds, pairs,
-    words, characters, salt, row, plain, tokens, out,
+    words, characters, salts, row, plain, out, bounds, sequences, tokens,
 ):  # fmt: skip
-    """Write the shingles of one text to ``out``, in order; ``plain`` texts are folded already.
+    """Write the shingles of texts from ``row`` on to ``out``, in order; ``plain`` texts are folded already.
 
-    Returns how many (-1: the text must be folded first) and the hash of their sequence, uint64.
+    Returns the row where it stopped, and whether there was room for it: then it must be folded first.
     """
     words_power = nb.uint64(1)
     for _ in range(words):
@@ -161,30 +180,38 @@ def row_shingles(  # type: ignore[no-untyped-def]
     characters_power = nb.uint64(1)
     for _ in range(characters):
         characters_power *= GRAM_PRIME
-    salt = nb.uint64(salt)
-    whole = WORD_SEED
-    spoken = False
-    gap = False
-    count = 0
-    run = SEPARATOR  # the kind of the run that is open
-    size = 0  # tokens of it
-    rolling = nb.uint64(0)
-    n = words
-    power = words_power
-    in_word = False
-    word = WORD_SEED
-    last_order = 0
-    last_base = 0
-    for piece in range(rows[row], rows[row + 1]):
-        at = starts[piece]
-        end = ends[piece]
-        # A piece after another begins with a line break.
-        broken = piece > rows[row]
-        while at < end or broken:
-            if broken:
-                point = 10
-                broken = False
-            else:
+    texts = len(rows) - 1
+    while row < texts:
+        begin = bounds[row]
+        last = rows[row + 1] - 1
+        need = 8
+        for piece in range(rows[row], last + 1):
+            need += 2 * (ends[piece] - starts[piece] + 1)
+        if begin + need > len(out):
+            return row, False
+        salt = salts[row]
+        whole = WORD_SEED
+        spoken = False
+        gap = False
+        count = begin
+        run = SEPARATOR  # the kind of the run that is open
+        size = 0  # tokens of it
+        rolling = nb.uint64(0)
+        n = words
+        power = words_power
+        in_word = False
+        word = WORD_SEED
+        last_order = 0
+        last_base = 0
+        piece = rows[row]
+        at = starts[piece] if piece <= last else 0
+        end = ends[piece] if piece <= last else 0
+        ended = False
+        while not ended:
+            left = 1
+            place = 0
+            longest = 0
+            if at < end:
                 point = nb.int64(data[at])
                 if point < 0x80:
                     at += 1
@@ -204,21 +231,33 @@ def row_shingles(  # type: ignore[no-untyped-def]
                         | (nb.int64(data[at + 3]) & 0x3F)
                     )
                     at += 4
-            left = 1
-            place = 0
-            longest = 0
+            else:
+                # Pieces are joined by line breaks; one stands at the end too, and closes what is open.
+                piece += 1
+                ended = piece > last
+                point = 10
+                if not ended:
+                    at = starts[piece]
+                    end = ends[piece]
             if not plain and point >= 0x80:
                 if point < LIMIT:
                     order = nb.int64(orders[point])
                     if order != 0 and order < last_order:
-                        return -1, nb.uint64(0)
+                        return row, True
                     if seconds[point]:
                         if 0x1161 <= point <= 0x11C2:
-                            return -1, nb.uint64(0)
+                            return row, True
                         wanted = nb.uint64(bases[last_base]) << nb.uint64(32) | nb.uint64(point)
-                        found = np.searchsorted(pairs, wanted)
-                        if found < len(pairs) and pairs[found] == wanted:
-                            return -1, nb.uint64(0)
+                        low = 0
+                        high = len(pairs)
+                        while low < high:
+                            middle = (low + high) >> 1
+                            if pairs[middle] < wanted:
+                                low = middle + 1
+                            else:
+                                high = middle
+                        if low < len(pairs) and pairs[low] == wanted:
+                            return row, True
                     last_order = order
                     if order == 0 or bases[point] != point:
                         last_base = point
@@ -226,7 +265,7 @@ def row_shingles(  # type: ignore[no-untyped-def]
                     if value >= 0:
                         point = value
                     elif value == -1:
-                        return -1, nb.uint64(0)
+                        return row, True
                     else:
                         place = -2 - value
                         left = nb.int64(longer[place, 0])
@@ -236,7 +275,7 @@ def row_shingles(  # type: ignore[no-untyped-def]
                     last_order = 0
                     last_base = 0
                     if COMPATIBLE[0] <= point <= COMPATIBLE[1]:
-                        return -1, nb.uint64(0)
+                        return row, True
             elif point < 0x80:
                 last_order = 0
                 last_base = point
@@ -279,13 +318,21 @@ def row_shingles(  # type: ignore[no-untyped-def]
                     word = (WORD_SEED ^ nb.uint64(point)) * WORD_PRIME
                 elif kind != SEPARATOR:
                     fresh = True
-                # Up to two tokens end here: the word before this character, then the character.
-                for step in range(2):
-                    if step == 0 and not closing:
-                        continue
-                    if step == 1 and not fresh:
-                        continue
-                    wanted_run = WORD if step == 0 else kind
+                # Up to two tokens end here: the word before this character, then the character. A third
+                # turn closes the last run of the text.
+                for step in range(3):
+                    if step == 0:
+                        wanted_run = WORD
+                        if not closing:
+                            continue
+                    elif step == 1:
+                        wanted_run = kind
+                        if not fresh:
+                            continue
+                    else:
+                        wanted_run = SEPARATOR
+                        if not ended:
+                            continue
                     if run != wanted_run:
                         if 0 < size < n:
                             out[count] = mix(rolling ^ SHORT_SALT ^ salt)
@@ -295,73 +342,42 @@ def row_shingles(  # type: ignore[no-untyped-def]
                         rolling = nb.uint64(0)
                         n = words if run == WORD else characters
                         power = words_power if run == WORD else characters_power
+                    if step == 2:
+                        continue
                     hashed = mix(token if step == 0 else nb.uint64(point) * GRAM_PRIME)
-                    tokens[size] = hashed
+                    tokens[size & (RECENT - 1)] = hashed
                     size += 1
                     rolling = rolling * GRAM_PRIME + hashed
                     if size > n:
-                        rolling -= tokens[size - 1 - n] * power
+                        rolling -= tokens[(size - 1 - n) & (RECENT - 1)] * power
                     if size >= n:
                         out[count] = mix(rolling ^ salt)
                         count += 1
-    if in_word:
-        if run != WORD:
-            if 0 < size < n:
-                out[count] = mix(rolling ^ SHORT_SALT ^ salt)
+        if count - begin < max(words, characters):
+            count = begin
+            if spoken:
+                out[count] = mix(whole ^ WHOLE_SALT ^ salt)
                 count += 1
-            size = 0
-            rolling = nb.uint64(0)
-            n = words
-            power = words_power
-        hashed = mix(word)
-        tokens[size] = hashed
-        size += 1
-        rolling = rolling * GRAM_PRIME + hashed
-        if size > n:
-            rolling -= tokens[size - 1 - n] * power
-        if size >= n:
-            out[count] = mix(rolling ^ salt)
-            count += 1
-    if 0 < size < n:
-        out[count] = mix(rolling ^ SHORT_SALT ^ salt)
-        count += 1
-    if count < max(words, characters):
-        if not spoken:
-            return 0, nb.uint64(0)
-        out[0] = mix(whole ^ WHOLE_SALT ^ salt)
-        count = 1
-    sequence = nb.uint64(count)
-    for index in range(count):
-        sequence = sequence * GRAM_PRIME + out[index]
-    return count, mix(sequence)
+        sequence = nb.uint64(count - begin)
+        for index in range(begin, count):
+            sequence = sequence * GRAM_PRIME + out[index]
+        sequences[row] = mix(sequence)
+        row += 1
+        bounds[row] = count
+    return row, True
 
 
 @kernel
-def _sets(  # type: ignore[no-untyped-def]
-    data, starts, ends, rows, folded, longer, kinds, orders, bases, seconds, pairs,
-    words, characters, salts, row, plain, room, bounds, tokens, out,
-):  # fmt: skip
-    """Write the sets of texts from ``row`` on to ``room``; stop at one that must be folded first, and return it.
-
-    Returns -1 - row where there is no room left.
-    """
-    while row < len(rows) - 1:
-        count, _ = row_shingles(
-            data, starts, ends, rows, folded, longer, kinds, orders, bases, seconds, pairs,
-            words, characters, salts[row], row, plain, tokens, out,
-        )  # fmt: skip
-        if count < 0:
-            return row
-        begin = bounds[row]
-        if begin + count > len(room):
-            return -1 - row
-        found = out[:count]
-        found.sort()
-        size = 0
-        for index in range(count):
-            if size == 0 or room[begin + size - 1] != found[index]:
-                room[begin + size] = found[index]
+def _distinct(shingles, bounds, ends):  # type: ignore[no-untyped-def]
+    """Sort the shingles of each text in place, each once; ``ends[i]`` is where text i begins. Return how many."""
+    size = 0
+    for row in range(len(bounds) - 1):
+        found = shingles[bounds[row] : bounds[row + 1]]
+        sort(found)
+        begin = size
+        for index in range(len(found)):
+            if size == begin or shingles[size - 1] != found[index]:
+                shingles[size] = found[index]
                 size += 1
-        row += 1
-        bounds[row] = begin + size
-    return row
+        ends[row + 1] = ends[0] + size
+    return size

@@ -177,6 +177,13 @@ class Tokenizer:
             pieces = [turn["content"] for turn in turns] if rendered is None else [rendered]
             texts.extend(pieces)
             lengths.append(len(pieces))
+        return self._summed(texts, lengths)
+
+    def count_texts(self, rows: Sequence[Sequence[str]]) -> list[int]:
+        """Return the number of tokens of all texts of each row, without a template."""
+        return self._summed([text for row in rows for text in row], [len(row) for row in rows])
+
+    def _summed(self, texts: Sequence[str], lengths: Sequence[int]) -> list[int]:
         counts = iter(self.count(texts))
         return [sum(next(counts) for _ in range(length)) for length in lengths]
 
