@@ -69,6 +69,7 @@ from aya_data.core.settings import BenchmarkName
 from aya_data.core.stage import Environment, ReferenceFilter, Verdicts
 from aya_data.filters.contamination_index import Index, build, load, record_key, upstream_id
 from aya_data.filters.near_dedup import texts_of
+from aya_data.filters.specimens import specimens
 
 if TYPE_CHECKING:
     from aya_data.text.embeddings import EmbeddingFile
@@ -303,6 +304,12 @@ class Decontaminate(ReferenceFilter):
             row: _Hit(int(usable[places[row]]), float(cosines[row]), f"prompt: {prompts[row][:EXCERPT]!r}")
             for row in good.tolist()
         }
+
+    def warm(self) -> None:
+        # By default settings: a model of embeddings compiles nothing, and takes long to load.
+        plain = Decontaminate(self.Settings(against=("specimens",)), self.environment)
+        rows = specimens()
+        plain.compare(rows.select(self.measure_columns), plain.index(iter([rows.select(self.index_columns)])))
 
     # Judging --------------------------------------------------------------------------------------
 

@@ -54,6 +54,7 @@ from aya_data.core import durable, settings
 from aya_data.core.row import ORIGINS
 from aya_data.core.stage import Exchange, ExchangeFilter, Piece
 from aya_data.filters import exact_dedup
+from aya_data.filters.specimens import specimens
 
 if TYPE_CHECKING:
     import duckdb
@@ -145,6 +146,20 @@ class NearDedup(ExchangeFilter):
             pa.binary(width), len(rows), [None, pa.py_buffer(np.ascontiguousarray(found.minima))]
         )
         return pa.table({"minima": minima, "sequence": found.sequence, "count": found.count})
+
+    def warm(self) -> None:
+        from aya_data.text.matching import match, near_others
+        from aya_data.text.minhash import banding, least_agreeing, signatures
+        from aya_data.text.shingles import Gram, shingle_sets
+
+        given, rows = self.settings, specimens()
+        gram, texts, salts = Gram(given.words, given.characters), texts_of(rows, "conversation"), _salts(rows)
+        minima = signatures(texts, gram, salts).minima
+        sets, ends = shingle_sets(texts, gram, salts)
+        bands = banding(given.threshold)
+        near_others(minima, bands, least_agreeing(given.leakage_threshold))
+        settled = np.zeros(len(rows), np.bool_)
+        match(minima, sets, ends[:-1], np.diff(ends), settled, bands, given.threshold, given.leakage_threshold)
 
     def decide(self, exchange: Exchange) -> pa.Table:
         connection = exchange.connection

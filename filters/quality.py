@@ -40,6 +40,7 @@ from aya_data.filters.quality_rules import (
     defaults,
     threshold_for,
 )
+from aya_data.filters.specimens import specimens
 
 __all__ = ["Quality"]
 
@@ -90,6 +91,9 @@ class Quality(RowFilter):
         from aya_data.filters.quality_scan import scan
 
         return scan(rows)
+
+    def warm(self) -> None:
+        self.measure(specimens().select(self.measure_columns))
 
     def judge(self, rows: pa.Table, measures: pa.Table | None) -> Verdicts:
         assert measures is not None, "the engine measures before it judges"

@@ -9,11 +9,10 @@ what its arguments and results are.
 from __future__ import annotations
 
 import numba as nb
-import numpy as np
 
 from aya_data.filters.phrases import PLACES
 from aya_data.text.folding import IGNORED, LIMIT, MARK, WHITE, WORD
-from aya_data.text.kernel import kernel
+from aya_data.text.kernel import inner_kernel, kernel
 from aya_data.text.repetition import longest_repeat, repeated_grams, repeated_lines
 from aya_data.text.similarity import contained, similarity
 
@@ -41,7 +40,7 @@ GRAVE, HASH, AT_SIGN, FENCE = 96, 35, 64, 3
 AT_WORD, AT_OPEN, AT_LINE, AT_WHOLE_LINE, AT_WHOLE, AT_LAST_LINE, AT_START, AT_END, AT_TAG, AT_URL = range(len(PLACES))
 
 
-@kernel
+@inner_kernel
 def _decode(  # type: ignore[no-untyped-def]
     data, begin, end, folded, longer, kinds, orders, bases, seconds, pairs, flags, as_bytes,
     points, letters_out, origin, out,
@@ -150,8 +149,15 @@ def _decode(  # type: ignore[no-untyped-def]
                     if 0x1161 <= point <= 0x11C2:
                         normal = False
                     wanted = nb.uint64(bases[last_base]) << nb.uint64(32) | nb.uint64(point)
-                    place = np.searchsorted(pairs, wanted)
-                    if place < len(pairs) and pairs[place] == wanted:
+                    low = 0
+                    high = len(pairs)
+                    while low < high:
+                        middle = (low + high) >> 1
+                        if pairs[middle] < wanted:
+                            low = middle + 1
+                        else:
+                            high = middle
+                    if low < len(pairs) and pairs[low] == wanted:
                         normal = False
                 last_order = order
                 if order == 0:
@@ -220,7 +226,7 @@ def _decode(  # type: ignore[no-untyped-def]
     return count, size, normal
 
 
-@kernel
+@inner_kernel
 def _find(  # type: ignore[no-untyped-def]
     text, size, origin, points, count, kinds, white, root, keys, states, entry, following, rule, where, hint, short,
     code, tokens, sizes, token_at, out, hits, seen,
@@ -375,19 +381,28 @@ def _find(  # type: ignore[no-untyped-def]
     return count_tokens, characters, hit
 
 
+@inner_kernel
+def in_ten_thousandths(share):  # type: ignore[no-untyped-def]
+    """Round a share, halves to the even number."""
+    whole = nb.int64(10000 * share)
+    rest = 10000 * share - whole
+    if rest > 0.5 or (rest == 0.5 and whole & 1):
+        whole += 1
+    return whole
+
+
 @kernel
 def scan_turns(  # type: ignore[no-untyped-def]
     data, starts, ends, bounds, roles, folded, longer, kinds, orders, bases, seconds, pairs, flags, white, as_bytes,
     root, keys, states, entry, following, rule, where, hint, short, code, points, text, origin, prompt, token_at,
-    tokens, sizes, table_keys, stamps, table_counts, places, counts, hits, hit_sizes,
+    tokens, sizes, table_keys, stamps, table_counts, places, seen, room, counts, hits, hit_sizes,
 ):  # fmt: skip
     """Measure all turns, row by row, into ``counts``, ``hits`` (entry, count, place by rule) and ``hit_sizes``."""
-    seen = np.zeros(hits.shape[1], np.int64)
     stamp = nb.int64(0)
     for row in range(len(bounds) - 1):
-        prompt_size = -1
-        prompt_words = 0
-        prompt_chars = 0
+        prompt_size = nb.int64(-1)
+        prompt_words = nb.int64(0)
+        prompt_chars = nb.int64(0)
         for turn in range(bounds[row], bounds[row + 1]):
             out = counts[turn]
             count, size, normal = _decode(
@@ -436,7 +451,7 @@ def scan_turns(  # type: ignore[no-untyped-def]
                 prompt_size, prompt_words, prompt_chars = size, spoken, count
             elif roles[turn] == ANSWER and prompt_size >= 0:
                 out[PROMPT_WORDS], out[PROMPT_CHARS] = prompt_words, prompt_chars
-                out[SIMILAR] = nb.int32(np.round(10000 * similarity(prompt, prompt_size, text, size)))
+                out[SIMILAR] = in_ten_thousandths(similarity(prompt, prompt_size, text, size, room))
                 if prompt_size >= COPY_CHARS:
                     found = contained(prompt, prompt_size, text, size)
                     if found >= 0:

@@ -47,6 +47,7 @@ from aya_data.filters.quality_kernel import (
 from aya_data.text import repetition
 from aya_data.text.folding import IGNORED, LIMIT, WHITE, tables
 from aya_data.text.shingles import pieces_of
+from aya_data.text.similarity import ROOM
 
 __all__ = ["COLUMNS", "scan"]
 
@@ -186,6 +187,6 @@ def _scanned(texts: pa.Array, roles: Counts, bounds: npt.NDArray[np.int64]) -> t
             found.root, found.keys, found.states, found.entry, found.following, found.rule, found.where,
             found.hint, found.short, code,
             *buffers, np.zeros(2 * longest + 8, np.uint64), np.zeros(2 * longest + 8, np.int32),
-            *repetition.table(longest), counts, hits, sizes,
+            *repetition.table(longest), np.zeros(hits.shape[1], np.int64), np.zeros(ROOM, np.int64), counts, hits, sizes,
         )  # fmt: skip
     return counts, hits, sizes

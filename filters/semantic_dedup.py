@@ -8,7 +8,8 @@ lower row hash); a row goes when its cosine with a row that was *kept* before it
 
 Rule: ``same_meaning``; value is the cosine, evidence and partner name the kept row.
 
-Cost: exact, so at most n² / 2 products of vectors within a language. Memory is 2 bytes per dimension and row, beyond 1 GiB in a file of the temporary folder, and 64 MiB of cosines.
+Cost: exact, so at most n² / 2 products of vectors within a language. Memory is 2 bytes per dimension and row, beyond
+1 GiB in a file of the temporary folder, and 64 MiB of cosines.
 """
 
 from __future__ import annotations

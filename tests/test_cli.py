@@ -16,6 +16,7 @@ SPEC = ROOT / "specs" / "sft_mix.yaml"
 HELP = Path(__file__).parent / "help"
 COMMANDS = (
     "build", "plan", "validate", "sql", "why", "show", "releases", "verify", "gc", "schema", "explain", "init",
+    "calibrate",
 )  # fmt: skip
 
 

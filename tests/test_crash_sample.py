@@ -49,9 +49,7 @@ def test_the_sweep_covers_the_build(whole: tuple[int, dict[str, str]]) -> None:
 
 
 @pytest.mark.parametrize("operation", points())
-def test_the_sample_is_killed_and_resumed(
-    whole: tuple[int, dict[str, str]], workspace: Path, operation: int
-) -> None:
+def test_the_sample_is_killed_and_resumed(whole: tuple[int, dict[str, str]], workspace: Path, operation: int) -> None:
     count, releases = whole
     if operation > count:
         pytest.skip("beyond the last operation")

@@ -109,8 +109,9 @@ class _Pending(io.RawIOBase):
 def open_new(path: Path, *, sync: bool = True) -> Iterator[IO[bytes]]:
     """Write a new file at ``path``; it appears, complete and durable, when the block ends well.
 
-    Without ``sync`` its entry in the folder is not durable before somebody calls :func:`sync_folder`. On an error inside the block nothing is left. Raises :class:`WorkspaceUnusable` when the system
-    refuses (full disk, read-only folder, size limit).
+    Without ``sync`` its entry in the folder is not durable before somebody calls :func:`sync_folder`. On an error
+    inside the block nothing is left. Raises :class:`WorkspaceUnusable` when the system refuses (full disk, read-only
+    folder, size limit).
     """
     temporary = path.with_name(path.name + TEMPORARY)
     try:

@@ -199,6 +199,13 @@ class Filter(abc.ABC):
         """Return the measures of ``rows``, row by row. Cached under :meth:`measure_pins` per part."""
         raise NotImplementedError
 
+    def warm(self) -> None:  # noqa: B027 (filters that compile nothing leave it as it is)
+        """Call everything that is compiled at its first call, on a few rows made up for it.
+
+        Called in a process of its own at the first build on a machine, so that compiled code lies in its cache when
+        the filter has work to do.
+        """
+
 
 class RowFilter(Filter):
     """A filter that needs to see one row at a time."""

@@ -23,6 +23,7 @@ from aya_data.engine.pool import Executor
 from aya_data.engine.reading import bundles
 from aya_data.engine.release import Documents, LedgerPart, Result, ShardFile, write_release
 from aya_data.engine.task import Task, make_task
+from aya_data.engine.warming import Warming
 
 __all__ = ["Build", "StageReport", "run"]
 
@@ -79,7 +80,8 @@ def run(
     ``documents`` writes the texts of the release from its manifest. ``memory`` in bytes and ``threads``
     bound the exchanges, which run in this process.
     """
-    return _Run(plan, workspace, executor, events, documents, memory, threads).go()
+    with Warming([(planned.filter, planned.code) for planned in plan.chain], threads, memory) as warming:
+        return _Run(plan, workspace, executor, events, documents, memory, threads, warming).go()
 
 
 class _Run:
@@ -92,7 +94,9 @@ class _Run:
         documents: Documents,
         memory: int,
         threads: int,
+        warming: Warming,
     ) -> None:
+        self.warming = warming
         self.plan, self.workspace, self.executor, self.events = plan, workspace, executor, events
         self.documents = documents
         self.store = workspace.store
@@ -177,9 +181,18 @@ class _Run:
                 bytes=tasks[index].size,
             )
 
+        self._warm(tasks)
         records = self.executor.run(tasks, done)
         self.used.setdefault(self._stage.key, []).extend(task.key for task in tasks)
         return records
+
+    def _warm(self, tasks: Sequence[Task]) -> None:
+        """Compile kernels while sources are read, if they are; have them before a filter that uses them works."""
+        kind = self._stage.kind
+        if kind in ("read", "index", "measure", "compare") and any(self.store.get(task.key) is None for task in tasks):
+            self.warming.start()
+            if kind != "read":
+                self.warming.wait(self.plan.chain[self._stage.filters[0]].code)
 
     def _task(
         self,

@@ -21,7 +21,7 @@ import numba as nb
 import numpy as np
 import numpy.typing as npt
 
-from aya_data.text.kernel import kernel
+from aya_data.text.kernel import inner_kernel, kernel
 
 __all__ = ["FLOOR", "longest_repeat", "measure_repeat", "repeated_grams", "repeated_lines", "table"]
 
@@ -52,18 +52,18 @@ def measure_repeat(text: str) -> tuple[int, int, int]:
     """Return length and two places of the longest repeat of one text, (0, -1, -1) below the floor."""
     points = np.frombuffer(text.encode("utf-32-le"), np.int32)
     keys, stamps, _, places = table(len(points))
-    length, one, other, _ = longest_repeat(points, len(points), keys, stamps, places, 1)
+    length, one, other, _ = _longest_of_one(points, len(points), keys, stamps, places, 1)
     return int(length), int(one), int(other)
 
 
-@kernel
+@inner_kernel
 def _spread(value):  # type: ignore[no-untyped-def]
     value = nb.uint64(value)
     value = (value ^ (value >> nb.uint64(32))) * nb.uint64(0xD6E8FEB86659FD93)
     return value ^ (value >> nb.uint64(32))
 
 
-@kernel
+@inner_kernel
 def _mask(count, slots):  # type: ignore[no-untyped-def]
     """Return the mask of a table for ``count`` entries: a short text keeps to the first slots, which a cache holds."""
     size = 64
@@ -72,7 +72,16 @@ def _mask(count, slots):  # type: ignore[no-untyped-def]
     return nb.int64(size - 1)
 
 
-@kernel
+@inner_kernel
+def common(points, low, high, end):  # type: ignore[no-untyped-def]
+    """Return how many characters from ``low`` on are those from ``high`` to ``end``; ``high`` is the later place."""
+    at = high
+    while at < end and points[low + at - high] == points[at]:
+        at += 1
+    return at - high
+
+
+@inner_kernel
 def _power(base, modulus, length):  # type: ignore[no-untyped-def]
     """Return what a character leaving a window of ``length`` is multiplied by: the power, negated."""
     found = nb.int64(1)
@@ -81,7 +90,7 @@ def _power(base, modulus, length):  # type: ignore[no-untyped-def]
     return modulus - found
 
 
-@kernel
+@inner_kernel
 def _window_twice(points, count, length, keys, stamps, places, stamp):  # type: ignore[no-untyped-def]
     """Return the places of some window of ``length`` that stands twice, (-1, -1) if none does."""
     mask = _mask(count, len(keys))
@@ -105,10 +114,7 @@ def _window_twice(points, count, length, keys, stamps, places, stamp):  # type: 
         while stamps[slot] == stamp:
             if keys[slot] == key:
                 other = nb.int64(places[slot])
-                size = 0
-                while size < length and points[other + size] == points[begin + size]:
-                    size += 1
-                if size == length:
+                if common(points, other, begin, begin + length) == length:
                     return other, begin
             slot = (slot + 1) & mask
         stamps[slot] = stamp
@@ -117,19 +123,17 @@ def _window_twice(points, count, length, keys, stamps, places, stamp):  # type: 
     return -1, -1
 
 
-@kernel
+@inner_kernel
 def longest_repeat(points, count, keys, stamps, places, stamp):  # type: ignore[no-untyped-def]
-    """Return the length of the longest repeat, its two places, and the last stamp used."""
-    least = nb.int64(np.ceil(FLOOR * count))
-    if least < 1:
-        least = 1
+    """Return the length of the longest repeat, its two places, and the last stamp used; ``stamp`` must be fresh."""
+    least = nb.int64(FLOOR * count)
+    if least < FLOOR * count or least < 1:
+        least += 1
     if count < 2 or least >= count:
         return 0, -1, -1, stamp
     block = (least + 1) // 2
-    # Blocks, by hash, in a small table; -1 is an empty slot. Of equal blocks the first is enough: the others find it.
-    slots = np.full(BLOCK_SLOTS, -1, np.int64)
+    # Blocks, by hash, in the first slots of the table. Of equal blocks the first is enough: the others find it.
     # A hash modulo a power of two will do here: what it says is always looked at.
-    hashes = np.zeros(BLOCK_SLOTS, np.uint64)
     power = nb.uint64(1)
     for _ in range(block):
         power *= PRIME
@@ -138,17 +142,14 @@ def longest_repeat(points, count, keys, stamps, places, stamp):  # type: ignore[
         for at in range(start, start + block):
             rolling = rolling * PRIME + nb.uint64(points[at] + 1)
         slot = nb.int64(_spread(rolling) >> nb.uint64(58))
-        while slots[slot] >= 0:
-            if hashes[slot] == rolling:
-                size = 0
-                while size < block and points[slots[slot] + size] == points[start + size]:
-                    size += 1
-                if size == block:
-                    break
+        while stamps[slot] == stamp:
+            if keys[slot] == rolling and common(points, places[slot], start, start + block) == block:
+                break
             slot = (slot + 1) & (BLOCK_SLOTS - 1)
-        if slots[slot] < 0:
-            slots[slot] = start
-            hashes[slot] = rolling
+        if stamps[slot] != stamp:
+            stamps[slot] = stamp
+            keys[slot] = rolling
+            places[slot] = start
     rolling = nb.uint64(0)
     length, one, other = 0, -1, -1
     for at in range(count):
@@ -159,13 +160,11 @@ def longest_repeat(points, count, keys, stamps, places, stamp):  # type: ignore[
             continue
         begin = at - block + 1
         slot = nb.int64(_spread(rolling) >> nb.uint64(58))
-        while slots[slot] >= 0:
-            place = slots[slot]
-            if hashes[slot] == rolling and place != begin:
+        while stamps[slot] == stamp:
+            place = nb.int64(places[slot])
+            if keys[slot] == rolling and place != begin:
                 low, high = min(place, begin), max(place, begin)
-                size = 0
-                while high + size < count and points[low + size] == points[high + size]:
-                    size += 1
+                size = common(points, low, high, count)
                 if size >= block:
                     back = 0
                     while low - back > 0 and points[low - back - 1] == points[high - back - 1]:
@@ -194,9 +193,7 @@ def longest_repeat(points, count, keys, stamps, places, stamp):  # type: ignore[
             if above - below > 2:
                 step = (above - below) // 2
             continue
-        size = wanted
-        while high + size < count and points[low + size] == points[high + size]:
-            size += 1
+        size = common(points, low, high, count)
         length, one, other = size, low, high
         below = size
         step *= 2
@@ -206,6 +203,11 @@ def longest_repeat(points, count, keys, stamps, places, stamp):  # type: ignore[
 
 
 @kernel
+def _longest_of_one(points, count, keys, stamps, places, stamp):  # type: ignore[no-untyped-def]
+    return longest_repeat(points, count, keys, stamps, places, stamp)
+
+
+@inner_kernel
 def repeated_lines(points, count, white, limit, keys, stamps, places, stamp):  # type: ignore[no-untyped-def]
     """Return characters of all lines, of those that stood before, and the place of the first such line (-1: none).
 
@@ -252,7 +254,7 @@ def repeated_lines(points, count, white, limit, keys, stamps, places, stamp):  #
     return total, repeated, first
 
 
-@kernel
+@inner_kernel
 def repeated_grams(tokens, sizes, count, n, keys, stamps, counts, stamp):  # type: ignore[no-untyped-def]
     """Return characters in n-grams that stood before, characters in the most frequent one (0 where none stands
     twice), and the token at which the first repeat begins (-1: none).

@@ -15,13 +15,15 @@ from __future__ import annotations
 import numba as nb
 import numpy as np
 
-from aya_data.text.kernel import kernel
+from aya_data.text.kernel import inner_kernel, kernel
 
-__all__ = ["LEAST", "LONGEST", "contained", "measure_similarity", "similarity"]
+__all__ = ["LEAST", "LONGEST", "ROOM", "contained", "measure_similarity", "similarity"]
 
 LEAST = 0.8
 LONGEST = 5000
 BUCKETS = 256
+ROOM = 2 * (2 * round((1 - LEAST) * LONGEST) + 3)
+"""Two rows of diagonals, as many as the distance may be; more than there are buckets."""
 
 PRIME = nb.uint64(0x9E3779B97F4A7C15)
 
@@ -29,21 +31,19 @@ PRIME = nb.uint64(0x9E3779B97F4A7C15)
 def measure_similarity(one: str, other: str) -> float:
     """Return the similarity of two texts, character by character; 0 below :data:`LEAST`."""
     first, second = (np.frombuffer(text.encode("utf-32-le"), np.int32) for text in (one, other))
-    return float(similarity(first, len(first), second, len(second)))
+    return float(_similarity_of_two(first, len(first), second, len(second), np.zeros(ROOM, np.int64)))
 
 
 @kernel
-def similarity(one, m, other, n):  # type: ignore[no-untyped-def]
-    """Return the similarity of two runs of code points (int32, lengths ``m`` and ``n``), 0 below :data:`LEAST`."""
-    m, n = min(m, LONGEST), min(n, LONGEST)
-    longer = max(m, n)
-    if longer == 0:
-        return 0.0
-    allowed = nb.int64(np.floor((1 - LEAST) * longer + 1e-9))
-    if abs(m - n) > allowed:
-        return 0.0
-    # Characters of one that the other lacks need an edit each.
-    surplus = np.zeros(BUCKETS, np.int32)
+def _similarity_of_two(one, m, other, n, room):  # type: ignore[no-untyped-def]
+    return similarity(one, m, other, n, room)
+
+
+@inner_kernel
+def fewest_edits(one, m, other, n, surplus):  # type: ignore[no-untyped-def]
+    """Return a lower bound of their distance: characters of one that the other lacks need an edit each."""
+    for bucket in range(BUCKETS):
+        surplus[bucket] = 0
     for at in range(m):
         surplus[one[at] & (BUCKETS - 1)] += 1
     for at in range(n):
@@ -55,13 +55,30 @@ def similarity(one, m, other, n):  # type: ignore[no-untyped-def]
             more += surplus[bucket]
         else:
             less -= surplus[bucket]
-    if max(more, less) > allowed:
+    return max(more, less)
+
+
+@inner_kernel
+def similarity(one, m, other, n, room):  # type: ignore[no-untyped-def]
+    """Return the similarity of two runs of code points (int32, lengths ``m`` and ``n``), 0 below :data:`LEAST`.
+
+    ``room`` int64[:data:`ROOM`] is working memory.
+    """
+    m = min(m, LONGEST)
+    n = min(n, LONGEST)
+    longer = max(m, n)
+    if longer == 0:
         return 0.0
-    # far[k]: how far into ``one`` the diagonal k (place in ``other`` less place in ``one``) reaches with d edits.
+    allowed = nb.int64((1 - LEAST) * longer + 1e-9)
+    if abs(m - n) > allowed or fewest_edits(one, m, other, n, room) > allowed:
+        return 0.0
+    # room[far + k]: how far into ``one`` the diagonal k (place in ``other`` less place in ``one``) reaches with d
+    # edits; room[new + k] with one more.
     width = 2 * allowed + 3
-    centre = allowed + 1
-    far = np.full(width, -2, np.int64)
-    new = np.full(width, -2, np.int64)
+    for at in range(2 * width):
+        room[at] = -2
+    far = allowed + 1
+    new = far + width
     goal = n - m
     for d in range(allowed + 1):
         for k in range(-d, d + 1):
@@ -70,25 +87,24 @@ def similarity(one, m, other, n):  # type: ignore[no-untyped-def]
             if d == 0:
                 reach = 0
             else:
-                reach = far[centre + k] + 1 if far[centre + k] >= 0 else -2
-                if far[centre + k - 1] >= 0 and far[centre + k - 1] > reach:
-                    reach = far[centre + k - 1]
-                if far[centre + k + 1] >= 0 and far[centre + k + 1] + 1 > reach:
-                    reach = far[centre + k + 1] + 1
+                reach = room[far + k] + 1 if room[far + k] >= 0 else -2
+                reach = max(reach, room[far + k - 1])
+                if room[far + k + 1] >= 0:
+                    reach = max(reach, room[far + k + 1] + 1)
             if reach < 0:
-                new[centre + k] = -2
+                room[new + k] = -2
                 continue
-            reach = min(reach, m, n - k)
+            reach = min(reach, min(m, n - k))
             while reach < m and reach + k < n and one[reach] == other[reach + k]:
                 reach += 1
-            new[centre + k] = reach
-        if -d <= goal <= d and new[centre + goal] >= m:
+            room[new + k] = reach
+        if -d <= goal and goal <= d and room[new + goal] >= m:
             return 1.0 - d / longer
         far, new = new, far
     return 0.0
 
 
-@kernel
+@inner_kernel
 def contained(needle, m, hay, n):  # type: ignore[no-untyped-def]
     """Return the first place at which ``needle`` (m code points) stands in ``hay`` (n), -1 if it does not."""
     if m == 0 or m > n:
