@@ -182,8 +182,11 @@ def _fill(con: duckdb.DuckDBPyConnection, workspace: Workspace) -> None:
 
 
 def _insert(con: duckdb.DuckDBPyConnection, table: str, rows: Sequence[tuple[Any, ...]]) -> None:
-    if rows:
-        con.executemany(f"INSERT INTO {table} VALUES ({', '.join('?' * len(rows[0]))})", rows)
+    """Insert rows, many with one statement: one for each costs a millisecond."""
+    for start in range(0, len(rows), 500):
+        chunk = rows[start : start + 500]
+        holders = f"({', '.join('?' * len(chunk[0]))})"
+        con.execute(f"INSERT INTO {table} VALUES {', '.join([holders] * len(chunk))}", [v for row in chunk for v in row])
 
 
 def _facts(release: Found) -> dict[str, list[tuple[Any, ...]]]:

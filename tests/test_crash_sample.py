@@ -14,7 +14,7 @@ from aya_data.core.store import Store
 from tests import builds
 
 SPEC = Path(__file__).parent.parent / "specs" / "sft_mix.yaml"
-OPERATIONS = 1800
+OPERATIONS = 2400
 """At least as many durable operations as the build has; a test holds the sweep to cover them all."""
 POINTS = 10
 """How many of them are in every run of the tests; all others are in the sweep."""

@@ -355,14 +355,48 @@ def test_slices_of_json_lines_are_the_whole(
     assert [item for slice in ranges for item in read(path, slice=slice)] == whole
 
 
-def test_slices_of_parquet_are_row_groups(tmp_path: Path) -> None:
+@pytest.mark.parametrize("group", [90, 400, 6000])
+@pytest.mark.parametrize("damaged", [False, True])
+def test_slices_of_parquet_are_rows_of_small_and_large_groups(tmp_path: Path, group: int, damaged: bool) -> None:
     path = tmp_path / "a.parquet"
-    rows = [{"n": i} for i in range(1000)]
-    pq.write_table(pa.Table.from_pylist(rows), path, row_group_size=90, compression="none")
-    ranges = slices(str(path), "parquet", 1 << 30, 1500)
-    assert len(ranges) > 2
-    items = [item for slice in ranges for item in read(path, slice=slice)]
-    assert outline(items) == list(enumerate(rows))
+    rows = pa.table({"n": range(6000), "t": [digest(str(i)) for i in range(6000)]})
+    pq.write_table(
+        rows, path, row_group_size=group, compression="zstd", use_dictionary=False, data_page_size=4096
+    )
+    if damaged:
+        # Not the first page of the text: what stands before it can be read.
+        found = pq.ParquetFile(path).metadata
+        column = found.row_group(found.num_row_groups // 2).column(1)
+        body = bytearray(path.read_bytes())
+        start = column.data_page_offset + column.total_compressed_size * 9 // 10
+        body[start : start + 40] = b"\xa5" * 40
+        path.write_bytes(body)
+    whole = read(path)
+    assert outline(whole) == list(enumerate(rows.to_pylist())) or damaged
+    assert sum(isinstance(item, Broken) for item in whole) == damaged
+    for target in (4_000, 20_000, 100_000):
+        found_cuts = cuts(str(path), "parquet", 1 << 30, target)
+        assert 2 < len(found_cuts) < 6000 // group + 20
+        assert all(slice is not None and slice[0] == first for slice, first in found_cuts)
+        assert [item for slice, _ in found_cuts for item in read(path, slice=slice)] == whole
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    marks=st.lists(st.integers(0, 3000), max_size=6),
+    group=st.sampled_from([1, 700, 2048, 5000]),
+    columns=st.sampled_from([None, ["n"]]),
+)
+def test_any_rows_of_parquet_can_be_read_apart(
+    marks: list[int], group: int, columns: list[str] | None, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.getbasetemp() / f"apart{group}.parquet"
+    if not path.exists():
+        pq.write_table(pa.table({"n": range(3000), "t": [str(i) for i in range(3000)]}), path, row_group_size=group)
+    whole = read(path, columns=columns)
+    places = [0, *sorted(marks), 3000]
+    apart = [item for slice in pairwise(places) for item in read(path, slice=slice, columns=columns)]
+    assert apart == whole and len(whole) == 3000
 
 
 def test_what_cannot_be_cut_is_one_piece(tmp_path: Path) -> None:
