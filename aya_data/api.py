@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from aya_data.core.errors import InputError, SpecError, WrongSetting
 from aya_data.core.spec import Spec, load_spec
 from aya_data.core.store import UNFINISHED, Workspace, command_line, open_workspace
 from aya_data.engine.events import Events, Listener, open_log
+from aya_data.engine.codekey import kernels_code
 from aya_data.engine.memory import PART_BYTES, shares
 from aya_data.engine.plan import Plan, make_plan
 from aya_data.engine.pool import LocalExecutor
@@ -74,7 +76,11 @@ def build(
     share = shares(memory, workers)
     part_bytes = part_size or share.part_bytes
     # Compiled kernels are kept in the workspace; a cache the user named is theirs to share.
-    os.environ.setdefault("NUMBA_CACHE_DIR", str(place.cache / "numba"))
+    kernels = Path(os.environ.setdefault("NUMBA_CACHE_DIR", str(place.cache / "numba")))
+    if kernels.name != kernels_code():
+        os.environ["NUMBA_CACHE_DIR"] = str(kernels / kernels_code())
+        if "numba" in sys.modules:  # it read the environment when it was imported
+            sys.modules["numba"].config.CACHE_DIR = os.environ["NUMBA_CACHE_DIR"]
     loaded = load_spec(spec, profile, sets)
     with place.hold(command_line()):
         log, _ = open_log(place.events, f"{loaded.name}-{profile}")
@@ -183,6 +189,11 @@ def gc(workspace: str | Path | None = None, *, downloads: bool = False) -> tuple
         keep = [key for noted in _notes(place) for keys in noted.get("stages", {}).values() for key in keys]
         durable.remove(place.temporary)
         removed = [place.store.collect(keep), sweep(place.cache)]
+        for path in sorted((place.cache / "numba").glob("*")):
+            if path.name != kernels_code():  # of other versions of this package
+                files = [p for p in path.rglob("*") if p.is_file()]
+                removed.append((0, sum(p.stat().st_size for p in files)))
+                durable.remove(path)
         for path in sorted(place.cache.glob("*")) if downloads else ():
             if path.name in FETCHED or DOWNLOADED.match(path.name):
                 files = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file() and not p.is_symlink()]

@@ -226,7 +226,7 @@ def _letters(texts: Sequence[str]) -> tuple[npt.NDArray[np.uint16], npt.NDArray[
 
 
 def _batch_letters(pieces: Pieces) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.uint8], Longs, Hashes]:
-    from aya_data.filters.contamination_kernel import letters_of
+    from aya_data.filters.contamination_letters import letters_of
     from aya_data.text.folding import fold, tables
     from aya_data.text.shingles import arguments, pieces_of
 
@@ -269,7 +269,7 @@ def _all_grams(
     letters: npt.NDArray[np.uint16], flags: npt.NDArray[np.uint8], bounds: Longs, words: int, characters: int
 ) -> Iterator[tuple[Hashes, Longs, Longs]]:
     """Yield the grams of each text, and their first and last letters."""
-    from aya_data.filters.contamination_kernel import grams_of
+    from aya_data.filters.contamination_letters import grams_of
 
     room = int(np.diff(bounds).max(initial=0)) + 1
     out, tokens = np.zeros(room, np.uint64), np.zeros(room, np.uint64)
@@ -313,6 +313,7 @@ def _patterns(
 ) -> tuple[Numbers, list[Hashes], list[Numbers]]:
     """Choose the core of each text and its seeds: ``numbers`` int32[n, 8], the seeds and their offsets."""
     from aya_data.filters import contamination_kernel as kernel
+    from aya_data.filters.contamination_letters import seeds_of
 
     count = len(bounds) - 1
     first_of = set(np.unique(wholes, return_index=True)[1].tolist())
@@ -322,7 +323,7 @@ def _patterns(
     places: list[Longs] = []
     for number in range(count):
         begin, end = int(bounds[number]), int(bounds[number + 1])
-        of_text = int(kernel.seeds_of(letters, begin, end, 0, room))
+        of_text = int(seeds_of(letters, begin, end, 0, room))
         # Where nothing tells an item from others, all of it must stand in a row, to the letter.
         entire = bool(common[begin:end].all())
         masked = common[begin:end] & (not entire)
@@ -340,7 +341,7 @@ def _patterns(
             found.append(room[:0].copy())
             places.append(np.zeros(0, np.int64))
             continue
-        kernel.seeds_of(letters, first, last, sum(last - first >= size for size in LONGER), room)
+        seeds_of(letters, first, last, sum(last - first >= size for size in LONGER), room)
         keys = room[: last - first].copy()
         at = np.flatnonzero((keys != 0) & ~masked[first - begin : last - begin])
         found.append(keys[at])

@@ -307,7 +307,7 @@ class Decontaminate(ReferenceFilter):
 
     def warm(self) -> None:
         # By default settings: a model of embeddings compiles nothing, and takes long to load.
-        plain = Decontaminate(self.Settings(against=("specimens",)), self.environment)
+        plain = Decontaminate(self.Settings.model_validate({"against": ["specimens"]}), self.environment)
         rows = specimens()
         plain.compare(rows.select(self.measure_columns), plain.index(iter([rows.select(self.index_columns)])))
 

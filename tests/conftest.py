@@ -6,7 +6,9 @@ import os
 
 import pytest
 
+from aya_data.engine.codekey import kernels_code
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """Set the folder before anything imports numba; subprocesses inherit it."""
-    os.environ.setdefault("NUMBA_CACHE_DIR", str(config.rootpath / ".pytest_cache" / "numba"))
+    os.environ.setdefault("NUMBA_CACHE_DIR", str(config.rootpath / ".pytest_cache" / "numba" / kernels_code()))

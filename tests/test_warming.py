@@ -16,8 +16,7 @@ import pytest
 
 from aya_data import api
 from aya_data.core.stage import Filter
-from aya_data.engine.memory import PROCESS
-from aya_data.engine.warming import Warming
+from aya_data.engine.warming import PROCESS, Warming
 from tests.test_filters import environment
 
 ROOT = Path(__file__).parent.parent
@@ -66,7 +65,7 @@ def test_what_was_compiled_ahead_is_not_compiled_again(tmp_path: Path) -> None:
     done = run_script(str(script), str(spec), str(tmp_path / "ahead"), NUMBA_CACHE_DIR=str(cache))
     ahead = json.loads(done.stdout)
     assert ahead["compiled"] == []
-    assert sorted(path.name.partition("-")[0] for path in cache.glob("*.warm")) == [
+    assert sorted(path.name.partition("-")[0] for path in cache.rglob("*.warm")) == [
         "decontaminate", "near_dedup", "quality",
     ]  # fmt: skip
     without = api.build(spec, workspace=tmp_path / "without", workers=1)
@@ -114,13 +113,12 @@ def test_it_ends_with_the_build(tmp_path: Path, cache: Path) -> None:
             pid = int(reader.readline())
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
-    assert not list(cache.glob("*.warm"))
+    assert not list(cache.rglob("*.warm"))
 
 
 KILLED = """
 import os, sys
-from aya_data.engine.memory import PROCESS
-from aya_data.engine.warming import Warming
+from aya_data.engine.warming import PROCESS, Warming
 from tests.test_filters import environment
 from tests.test_warming import Endless
 

@@ -22,7 +22,10 @@ from dataclasses import dataclass
 
 from aya_data.core.identity import digest
 
-__all__ = ["code_key", "closure"]
+__all__ = ["closure", "code_key", "kernels_code"]
+
+KERNELS = ("aya_data.text", "aya_data.filters", "aya_data.engine")
+"""The packages that compile kernels."""
 
 
 def code_key(modules: Iterable[str], libraries: Iterable[str] = ()) -> str:
@@ -34,6 +37,20 @@ def code_key(modules: Iterable[str], libraries: Iterable[str] = ()) -> str:
     for library in sorted(set(libraries)):
         fields.append(f"{library} {library_version(library)}")
     return digest(*fields)
+
+
+@functools.cache
+def kernels_code() -> str:
+    """Return a short digest of the source of every kernel: where compiled ones may be kept and found again.
+
+    numba asks whether the file of the outermost function changed, not those of the functions that it calls.
+    """
+    state = hashlib.blake2b(digest_size=6)
+    for package in KERNELS:
+        for path in sorted(importlib.resources.files(package).iterdir(), key=lambda path: path.name):
+            if path.name.endswith(".py"):
+                state.update(path.name.encode() + b"\0" + path.read_bytes())
+    return state.hexdigest()
 
 
 def library_version(library: str) -> str:

@@ -27,6 +27,9 @@ from aya_data.engine.warming import Warming
 
 __all__ = ["Build", "StageReport", "run"]
 
+COMPILED = ("index", "measure", "compare")
+"""Kinds of stages in which filters call what is compiled."""
+
 
 @dataclass(slots=True)
 class StageReport:
@@ -80,7 +83,9 @@ def run(
     ``documents`` writes the texts of the release from its manifest. ``memory`` in bytes and ``threads``
     bound the exchanges, which run in this process.
     """
-    with Warming([(planned.filter, planned.code) for planned in plan.chain], threads, memory) as warming:
+    needed = {index: None for stage in plan.stages if stage.kind in COMPILED for index in stage.filters}
+    filters = [(plan.chain[index].filter, plan.chain[index].code) for index in needed]
+    with Warming(filters, threads, memory) as warming:
         return _Run(plan, workspace, executor, events, documents, memory, threads, warming).go()
 
 
@@ -189,7 +194,7 @@ class _Run:
     def _warm(self, tasks: Sequence[Task]) -> None:
         """Compile kernels while sources are read, if they are; have them before a filter that uses them works."""
         kind = self._stage.kind
-        if kind in ("read", "index", "measure", "compare") and any(self.store.get(task.key) is None for task in tasks):
+        if (kind == "read" or kind in COMPILED) and any(self.store.get(task.key) is None for task in tasks):
             self.warming.start()
             if kind != "read":
                 self.warming.wait(self.plan.chain[self._stage.filters[0]].code)

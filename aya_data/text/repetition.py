@@ -94,7 +94,9 @@ def _power(base, modulus, length):  # type: ignore[no-untyped-def]
 def _window_twice(points, count, length, keys, stamps, places, stamp):  # type: ignore[no-untyped-def]
     """Return the places of some window of ``length`` that stands twice, (-1, -1) if none does."""
     mask = _mask(count, len(keys))
-    first, second = _power(BASE, MODULUS, length), _power(BASE, OTHER_MODULUS, length)
+    base = nb.int64(BASE)
+    first = _power(base, nb.int64(MODULUS), length)
+    second = _power(base, nb.int64(OTHER_MODULUS), length)
     one, two = nb.int64(0), nb.int64(0)
     for at in range(count):
         new = nb.int64(points[at]) + 1
@@ -143,7 +145,7 @@ def longest_repeat(points, count, keys, stamps, places, stamp):  # type: ignore[
             rolling = rolling * PRIME + nb.uint64(points[at] + 1)
         slot = nb.int64(_spread(rolling) >> nb.uint64(58))
         while stamps[slot] == stamp:
-            if keys[slot] == rolling and common(points, places[slot], start, start + block) == block:
+            if keys[slot] == rolling and common(points, nb.int64(places[slot]), start, start + block) == block:
                 break
             slot = (slot + 1) & (BLOCK_SLOTS - 1)
         if stamps[slot] != stamp:
