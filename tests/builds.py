@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import multiprocessing
@@ -12,7 +13,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -227,6 +228,36 @@ def sample_killed_at(operation: int, spec: Path, workspace: Path) -> bool:
     return code != 0
 
 
+@contextlib.contextmanager
+def stepping(spec: Path, workspace: Path, points: Sequence[int]) -> Iterator[int]:
+    """Build in a child of this very process that stops itself just before each of ``points``; its process id."""
+    command = [sys.executable, "-m", "tests.builds", "--stepping", str(spec), str(workspace), *map(str, points)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    with (workspace.parent / "said").open("wb") as said:
+        child = subprocess.Popen(command, env=environment, stdout=said, stderr=said)
+    try:
+        yield child.pid
+    finally:
+        child.kill()
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(child.pid, 0)
+        child.returncode = 0
+
+
+class _Stepping(durable.Failpoint):
+    """Stops its process just before some operations."""
+
+    def __init__(self, points: Iterable[int]) -> None:
+        super().__init__()
+        self.points = frozenset(points)
+        self.active = True
+
+    def __call__(self, operation: str, path: Path | str, data: bytes | None = None, to: str = "") -> None:
+        super().__call__(operation, path, data, to)
+        if self.count in self.points:
+            os.kill(os.getpid(), signal.SIGSTOP)
+
+
 # What came out ---------------------------------------------------------------------------------------
 
 
@@ -294,6 +325,10 @@ def check_law(result: Build) -> None:
 
 def main() -> None:
     """Build as the command line does, with the options of the first argument."""
+    if sys.argv[1] == "--stepping":
+        durable.failpoint = _Stepping(map(int, sys.argv[4:]))
+        api.build(sys.argv[2], workspace=sys.argv[3], workers=1)
+        return
     options = json.loads(sys.argv[1])
     path, workspace = Path(options.pop("spec")), Path(options.pop("workspace"))
     limit = options.pop("file_size", None)

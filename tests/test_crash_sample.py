@@ -1,30 +1,38 @@
-"""Law 1 on the spec that users copy: its build is killed at any durable operation and resumes to the same release."""
+"""Law 1 on the spec that users copy: its build is stopped at any durable operation and resumes to the same release."""
 
 from __future__ import annotations
 
+import os
+import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from aya_data import api
 from aya_data.core.identity import draws
 from aya_data.core.store import Store
 from tests import builds
 
 SPEC = Path(__file__).parent.parent / "specs" / "sft_mix.yaml"
-OPERATIONS = 2400
-"""At least as many durable operations as the build has; a test holds the sweep to cover them all."""
+OPERATIONS = 1500
+"""At least so many durable operations the build has, among which those for every run of the tests are drawn."""
 POINTS = 10
-"""How many of them are in every run of the tests; all others are in the sweep."""
+SHARES = 16
+"""Into so many tests the sweep of all operations is divided."""
+
+Whole = tuple[int, dict[str, str]]
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[int, dict[str, str]]:
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
     """How many durable operations the build has that nothing interrupts, and its release."""
     workspace = tmp_path_factory.mktemp("whole") / "workspace"
-    return builds.sample_operations(SPEC, workspace), builds.tree(workspace / "releases")
+    count = builds.sample_operations(SPEC, workspace)
+    assert count >= OPERATIONS
+    return count, builds.tree(workspace / "releases")
 
 
 @pytest.fixture
@@ -34,27 +42,39 @@ def workspace() -> Iterator[Path]:
         yield Path(folder) / "workspace"
 
 
-def points() -> list[Any]:
-    drawn = draws(2026, "crash of the sample", [str(k) for k in range(1, OPERATIONS + 1)]).argsort().tolist()
-    # Those beyond the end of the build would say nothing.
-    chosen = set([k for k in drawn if k < OPERATIONS * 3 // 4][:POINTS])
-    return [
-        pytest.param(k + 1, marks=() if k in chosen else pytest.mark.sweep, id=f"{k + 1:04d}")
-        for k in range(OPERATIONS)
-    ]
-
-
-def test_the_sweep_covers_the_build(whole: tuple[int, dict[str, str]]) -> None:
-    assert OPERATIONS * 3 // 4 <= whole[0] <= OPERATIONS
-
-
-@pytest.mark.parametrize("operation", points())
-def test_the_sample_is_killed_and_resumed(whole: tuple[int, dict[str, str]], workspace: Path, operation: int) -> None:
-    count, releases = whole
-    if operation > count:
-        pytest.skip("beyond the last operation")
-    assert builds.sample_killed_at(operation, SPEC, workspace)
-    builds.sample(SPEC, workspace)
+def check(workspace: Path, releases: dict[str, str]) -> None:
     assert builds.tree(workspace / "releases") == releases
     assert not list(workspace.rglob("*.tmp"))
     assert not list(Store(workspace / "store").verify())
+
+
+def drawn() -> list[int]:
+    order = draws(2026, "crash of the sample", [str(k) for k in range(1, OPERATIONS + 1)]).argsort()
+    return sorted(int(k) + 1 for k in order[:POINTS])
+
+
+@pytest.mark.parametrize("operation", drawn())
+def test_it_is_killed_and_resumed(whole: Whole, workspace: Path, operation: int) -> None:
+    assert builds.sample_killed_at(operation, SPEC, workspace)
+    builds.sample(SPEC, workspace)
+    check(workspace, whole[1])
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize("share", range(SHARES))
+def test_it_resumes_from_what_every_operation_leaves(whole: Whole, workspace: Path, share: int) -> None:
+    """The build stops itself (SIGSTOP) before each operation of its share; a copy of what is on the disk then, which is
+    what SIGKILL there leaves, is resumed."""
+    count, releases = whole
+    resumed = workspace.with_name("resumed")
+    points = list(range(share + 1, count + 1, SHARES))
+    with builds.stepping(SPEC, workspace, points) as build:
+        for operation in points:
+            process, status = os.waitpid(build, os.WUNTRACED)
+            assert process == build and os.WIFSTOPPED(status), (operation, status)
+            shutil.copytree(workspace, resumed)
+            api.build(SPEC, workspace=resumed, workers=1)
+            check(resumed, releases)
+            shutil.rmtree(resumed)
+            os.kill(build, signal.SIGCONT)
+        assert os.waitpid(build, 0) == (build, 0)

@@ -426,6 +426,21 @@ def test_large_files_are_cut_and_read_the_same(tmp_path: Path, monkeypatch: pyte
     assert [(d.key, d.place) for d in outcome(made)[0]] == whole
 
 
+def test_one_large_row_group_is_cut_into_units_of_equal_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = pa.table({"q": [digest(str(n)) for n in range(5000)], "a": ["x" * (n % 7) for n in range(5000)]})
+    pq.write_table(table, tmp_path / "a.parquet")
+    whole = outcome(builder(tmp_path, path="*.parquet"))
+    from aya_data.builders import files, records
+
+    monkeypatch.setattr(files, "cuts", lambda *a: records.cuts(*a, target=40_000))
+    made = builder(tmp_path, path="*.parquet")
+    units = made.units()
+    size = os.path.getsize(tmp_path / "a.parquet")
+    assert len(units) > 3 and sum(unit.size for unit in units) == size
+    assert all(abs(unit.size - size // len(units)) <= size // 1000 for unit in units)
+    assert outcome(made) == whole
+
+
 def test_units_and_builder_travel_to_a_worker(tmp_path: Path) -> None:
     write(tmp_path / "a.jsonl", {"q": "1", "a": "2"})
     made = builder(tmp_path, language={"path": r"(\w)\.jsonl"}, where="q == '1'")
