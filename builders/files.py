@@ -125,7 +125,7 @@ class FilesBuilder(Builder):
                 file.name,
                 file.digest,
                 file.location,
-                size=file.size if slice is None else slice[1] - slice[0],
+                size=_share(file.size, slice, pieces[-1][0]),
                 slice=slice,
                 labels={
                     **self._mapper.file_labels(file.shown),
@@ -134,7 +134,8 @@ class FilesBuilder(Builder):
                 },
             )
             for file in files
-            for slice, first in self._cuts(file)
+            for pieces in [self._cuts(file)]
+            for slice, first in pieces
         ]
 
     def read(self, unit: Unit) -> Iterator[Batch]:
@@ -305,6 +306,13 @@ class FilesBuilder(Builder):
             if names is not None and len(names) > 1 and wanted & set(names):
                 return f"Write 'delimiter: {json.dumps(mark)}', which is what stands between the fields."
         return ""
+
+
+def _share(size: int, slice: tuple[int, int] | None, last: tuple[int, int] | None) -> int:
+    """Return the bytes of a file's ``slice``, where ``last`` is its last: slices of Parquet count rows."""
+    if slice is None or last is None:
+        return size
+    return size * slice[1] // last[1] - size * slice[0] // last[1]
 
 
 def _at_home(path: str) -> Path:

@@ -6,7 +6,7 @@ import math
 import os
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import IO, Any, cast
 
 import pyarrow as pa
@@ -30,6 +30,8 @@ __all__ = ["parquet_columns", "parquet_cuts", "parquet_groups", "read_parquet"]
 
 CHUNK_RECORDS = 2048
 CHUNK_BYTES = 16 << 20
+PIECES = 16
+"""Into how many pieces one row group is cut at most."""
 
 
 def _parquet(file: IO[bytes]) -> pq.ParquetFile:
@@ -50,31 +52,35 @@ def parquet_columns(location: Location) -> list[str] | None:
 
 
 def parquet_cuts(location: Location, target: int) -> list[tuple[tuple[int, int] | None, int]]:
-    """Return ranges of row groups of about ``target`` bytes, each with its first row's number."""
+    """Return ranges of rows of about ``target`` decoded bytes, each with its first row's number.
+
+    Small row groups are put together, large ones cut within. Who reads a later piece of a row group decodes what
+    stands before it as well (about 1 second per GB), so one is cut into at most 16.
+    """
     try:
         with open_location(location) as file:
             metadata = _parquet(file).metadata
-            sizes = [
-                (metadata.row_group(i).total_byte_size, metadata.row_group(i).num_rows)
-                for i in range(metadata.num_row_groups)
-            ]
+            found = (metadata.row_group(i) for i in range(metadata.num_row_groups))
+            sizes = [(group.total_byte_size, group.num_rows) for group in found]
     except Damaged:
         return [(None, 0)]
-    found: list[tuple[tuple[int, int] | None, int]] = []
-    start = size = first = rows = 0
-    for number, (group_bytes, group_rows) in enumerate(sizes):
-        if size and size + group_bytes > target:
-            found.append(((start, number), first))
-            start, size, first = number, 0, rows
-        size += group_bytes
-        rows += group_rows
-    if start == 0:
+    starts = [0]
+    row = held = 0
+    for size, rows in sizes:
+        pieces = max(1, min(PIECES, rows, -(-size // target)))
+        if held and held + size > target:
+            starts.append(row)
+            held = 0
+        starts += [row + rows * n // pieces for n in range(1, pieces)]
+        held += size // pieces
+        row += rows
+    if len(starts) == 1:
         return [(None, 0)]
-    return [*found, ((start, len(sizes)), first)]
+    return [((start, stop), start) for start, stop in pairwise([*starts, row])]
 
 
 def parquet_groups(location: Location, span: tuple[int, int]) -> tuple[tuple[int, int], int]:
-    """Return the range of row groups that start within ``span``, in bytes, and where the next one starts.
+    """Return the rows of the row groups that start within ``span``, in bytes, and where the next one starts.
 
     So a file may be cut by its size alone, before anything of it has been read. A file that is not
     Parquet counts as one row group.
@@ -83,13 +89,14 @@ def parquet_groups(location: Location, span: tuple[int, int]) -> tuple[tuple[int
         with open_location(location) as file:
             last = file.seek(0, os.SEEK_END) - 1
             metadata = _parquet(file).metadata
-            found = (_start(metadata.row_group(i)) for i in range(metadata.num_row_groups))
+            groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
             # Whatever a footer claims, each row group falls into exactly one span.
-            starts = list(accumulate((min(max(0, start), last) for start in found), max))
+            starts = list(accumulate((min(max(0, _start(group)), last) for group in groups), max))
+            rows = list(accumulate((group.num_rows for group in groups), initial=0))
     except Damaged:
-        starts = [0]
+        starts, rows = [0], [0, 1]
     first, stop = bisect_left(starts, span[0]), bisect_left(starts, span[1])
-    return (first, stop), starts[stop] if stop < len(starts) else span[1]
+    return (rows[first], rows[stop]), starts[stop] if stop < len(starts) else span[1]
 
 
 def _start(group: pq.RowGroupMetaData) -> int:
@@ -99,7 +106,11 @@ def _start(group: pq.RowGroupMetaData) -> int:
 
 
 def read_parquet(location: Location, slice: tuple[int, int] | None, columns: Sequence[str] | None) -> Iterator[Chunk]:
+    """Yield the records of the rows ``slice`` in chunks.
 
+    What cannot be read has the same number, key and evidence however the rows are cut: a row group is always read
+    from its start and in the same steps, and its damage is told by the piece in which it begins.
+    """
     with open_location(location) as file:
         try:
             source = _parquet(file)
@@ -109,30 +120,31 @@ def read_parquet(location: Location, slice: tuple[int, int] | None, columns: Seq
         metadata = source.metadata
         names = unique_names(source.schema_arrow.names)
         leaves = _leaves(source, names, columns)
+        start, stop = slice or (0, 1 << 62)
         index = 0
         for group in range(metadata.num_row_groups):
             rows = metadata.row_group(group).num_rows
-            if slice is None or slice[0] <= group < slice[1]:
+            if max(index, start) < min(index + rows, stop):
                 width = max(1, metadata.row_group(group).total_byte_size // max(1, rows))
                 size = max(1, min(CHUNK_RECORDS, CHUNK_BYTES // width))
                 done = index
                 try:
                     for batch in source.iter_batches(size, row_groups=[group], columns=leaves):
                         shown = names if leaves is None else leaves
-                        for piece in _pieces(batch):
-                            yield _rows(piece, shown, done)
-                            done += piece.num_rows
+                        first = min(max(0, start - done), batch.num_rows)
+                        last = min(max(first, stop - done), batch.num_rows)
+                        for piece in _pieces(batch.slice(first, last - first)):
+                            yield _rows(piece, shown, done + first)
+                            first += piece.num_rows
+                        done += batch.num_rows
+                        if done >= stop:
+                            break
                 except (pa.ArrowException, OSError) as error:
-                    place = f"row group {group}, rows {done} to {index + rows - 1}"
-                    key = digest("row group", file_digest(location), str(group), str(done))
-                    yield [
-                        Broken(
-                            done,
-                            key,
-                            "corrupt_row_group",
-                            f"{place}: {str(error).splitlines()[0][:200]}",
-                        )
-                    ]
+                    if done >= start:
+                        place = f"row group {group}, rows {done} to {index + rows - 1}"
+                        key = digest("row group", file_digest(location), str(group), str(done))
+                        evidence = f"{place}: {str(error).splitlines()[0][:200]}"
+                        yield [Broken(done, key, "corrupt_row_group", evidence)]
             index += rows
 
 

@@ -112,7 +112,7 @@ def read_records(
 def slices(location: Location, format: Format, size: int, target: int = 32 << 20) -> list[tuple[int, int] | None]:
     """Cut a file of ``size`` bytes into pieces of about ``target`` bytes that can be read apart.
 
-    Ranges of row groups for Parquet, of bytes for plain JSON Lines, ``[None]`` for all else.
+    Ranges of rows for Parquet, of bytes for plain JSON Lines, ``[None]`` for all else.
     """
     return [slice for slice, _ in cuts(location, format, size, target)]
 
@@ -121,7 +121,8 @@ def cuts(
     location: Location, format: Format, size: int, target: int = 32 << 20
 ) -> list[tuple[tuple[int, int] | None, int]]:
     """Return :func:`slices` with the number of the first record of each; reads JSON Lines once through."""
-    if size <= target:
+    # What Parquet decodes to is several times what lies on disk; its footer tells.
+    if size <= (target // 8 if format == "parquet" else target):
         return [(None, 0)]
     if format == "parquet":
         from aya_data.builders.parquet_records import parquet_cuts

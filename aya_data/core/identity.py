@@ -110,7 +110,7 @@ def row_key(dataset: str, basis: str) -> str:
 
     Records with equal keys are told apart by :func:`occurrence_key`.
     """
-    return framed_digest(framed("row", dataset), frame((basis,)))
+    return framed_digest(framed("row", dataset), *_framed_text(basis))
 
 
 def occurrence_key(key: str, occurrence: int) -> str:
@@ -140,7 +140,14 @@ def content_id(
 
 def _turns(turns: Sequence[Turn]) -> list[bytes]:
     """Frames of roles and contents; roles are few."""
-    return [part for role, content in turns for part in (framed(role), frame((content,)))]
+    return [part for role, content in turns for part in (framed(role), *_framed_text(content))]
+
+
+def _framed_text(text: str) -> tuple[bytes, bytes]:
+    """Return the two pieces of the :func:`frame` of one text, without putting them together."""
+    data = text.encode("utf-8", "surrogatepass")
+    size = len(data)
+    return SIZES[size] if size < 1024 else size.to_bytes(8, "little"), data
 
 
 def draw(seed: int, purpose: str, key: str) -> int:
