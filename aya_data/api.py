@@ -19,8 +19,8 @@ from aya_data.core import durable
 from aya_data.core.errors import InputError, SpecError, WrongSetting
 from aya_data.core.spec import Spec, load_spec
 from aya_data.core.store import UNFINISHED, Workspace, command_line, open_workspace
-from aya_data.engine.events import Events, Listener, open_log
 from aya_data.engine.codekey import kernels_code
+from aya_data.engine.events import Events, Listener, open_log
 from aya_data.engine.memory import PART_BYTES, shares
 from aya_data.engine.plan import Plan, make_plan
 from aya_data.engine.pool import LocalExecutor

@@ -186,7 +186,8 @@ def _insert(con: duckdb.DuckDBPyConnection, table: str, rows: Sequence[tuple[Any
     for start in range(0, len(rows), 500):
         chunk = rows[start : start + 500]
         holders = f"({', '.join('?' * len(chunk[0]))})"
-        con.execute(f"INSERT INTO {table} VALUES {', '.join([holders] * len(chunk))}", [v for row in chunk for v in row])
+        values = [value for row in chunk for value in row]
+        con.execute(f"INSERT INTO {table} VALUES {', '.join([holders] * len(chunk))}", values)
 
 
 def _facts(release: Found) -> dict[str, list[tuple[Any, ...]]]:

@@ -10,7 +10,8 @@ left alone: a poor answer stands there on purpose. Columns of the result, row by
 Places are code points of the turn, from 0. Shares are left as counts: only judging divides. A turn that is not in NFC
 is measured in NFC.
 
-Cost: some 12 microseconds for a row of 600 characters, on one core. The first use on a machine compiles for some 5 seconds.
+Cost: some 12 microseconds for a row of 600 characters, on one core. The first use on a machine compiles for some
+5 seconds.
 """
 
 from __future__ import annotations
