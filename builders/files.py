@@ -173,10 +173,10 @@ class FilesBuilder(Builder):
         found: dict[str, tuple[str, int, str | None]] = {}
         for pattern in self.settings.path:
             found |= _remote_files(pattern) if _remote(pattern) else self._local_files(pattern)
-        root = self._root(list(found))
+        root = self._root([_without_query(location) for location in found])
         files = [
             _File(
-                location[len(root) :].replace(os.sep, "/"),
+                _without_query(location)[len(root) :].replace(os.sep, "/"),
                 location,
                 shown,
                 size,
@@ -355,6 +355,11 @@ def _remote(location: str) -> bool:
     return "://" in location and not location.startswith("file://")
 
 
+def _without_query(location: str) -> str:
+    """A location as rows and logs may show it: the query of a URL may be a signature."""
+    return re.split(r"[?#]", location)[0] if re.match(r"https?://", location) else location
+
+
 def _remote_files(pattern: str) -> dict[str, tuple[str, int, str | None]]:
     """Return the files that a URL matches: its text for labels, size, and the store's own mark of their content."""
     try:
@@ -372,7 +377,7 @@ def _remote_files(pattern: str) -> dict[str, tuple[str, int, str | None]]:
             mark = next((str(about[name]) for name in VERSIONS if about.get(name)), None)
             version = None if mark is None else digest("remote", mark, str(about.get("size")))
             url = system.unstrip_protocol(match)
-            found[url] = (url, int(about.get("size") or 0), version)
+            found[url] = (_without_query(url), int(about.get("size") or 0), version)
     except FileNotFoundError:
         found = {}
     except ImportError as error:

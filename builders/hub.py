@@ -259,7 +259,7 @@ def _columns(location: str, format_: Format, cache: Path) -> list[str] | None:
     footer = tail(repository, file, cache, length)
     try:
         return list(pq.ParquetFile(pa.BufferReader(b"PAR1" + footer)).schema_arrow.names)
-    except (ValueError, OSError):
+    except (pa.ArrowException, ValueError, OSError):
         return None
 
 

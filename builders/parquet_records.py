@@ -20,6 +20,7 @@ from aya_data.builders.raw import (
     Damaged,
     Location,
     Record,
+    failing,
     file_digest,
     open_location,
     unique_names,
@@ -140,6 +141,8 @@ def read_parquet(location: Location, slice: tuple[int, int] | None, columns: Seq
                         if done >= stop:
                             break
                 except (pa.ArrowException, OSError) as error:
+                    if failing(error):
+                        raise
                     if done >= start:
                         place = f"row group {group}, rows {done} to {index + rows - 1}"
                         key = digest("row group", file_digest(location), str(group), str(done))

@@ -18,7 +18,7 @@ from aya_data.core.identity import digest
 
 __all__ = [
     "Broken", "Chunk", "Damaged", "Lines", "Location", "Malformed", "Oversized", "Record", "blocks",
-    "compression_of", "damage_record", "file_digest", "open_location", "text_of", "unique_names",
+    "compression_of", "damage_record", "failing", "file_digest", "open_location", "text_of", "unique_names",
 ]  # fmt: skip
 
 MAGIC = {
@@ -127,9 +127,18 @@ def blocks(location: Location, slice: tuple[int, int] | None = None) -> Iterator
                 done += len(block)
                 yield block
     except OSError as error:
+        if failing(error):
+            raise
         # The failed call lost what it had already decompressed: read up to it again, then in single bytes.
         yield from _rest(location, compression, done)
         raise Damaged(f"{compression}: {error}") from error
+
+
+def failing(error: Exception) -> bool:
+    """Whether the system could not read, which may pass, and not the data is damaged: only the system has error numbers."""
+    return isinstance(error, OSError) and (
+        error.errno is not None or isinstance(error, (TimeoutError, ConnectionError))
+    )
 
 
 def _rest(location: Location, compression: str, done: int) -> Iterator[bytes]:

@@ -163,6 +163,9 @@ def build(items: list[dict[str, Any]], common: int, words: int, characters: int,
         begin, length = int(patterns[number, 0]), int(patterns[number, 1])
         if text.answers and patterns[number, 6] < ANSWER:
             continue
+        shared = not text.answers and len(prompt_groups[item["prompt_hash"]]) >= common
+        if shared:  # what many items ask says nothing: it counts with the answer only
+            seeds[number], offsets[number], grams[number] = seeds[number][:0], offsets[number][:0], grams[number][:0]
         numbers = patterns[number].copy()
         numbers[5] = len(grams[number])
         rows.append(
@@ -173,7 +176,7 @@ def build(items: list[dict[str, Any]], common: int, words: int, characters: int,
                 "answers": text.answers,
                 "keys": [] if text.answers else item["keys"],
                 "prompt_hash": None if text.answers else item["prompt_hash"],
-                "shared": not text.answers and len(prompt_groups[item["prompt_hash"]]) >= common,
+                "shared": shared,
                 "whole": int(wholes[number]) if patterns[number, 6] >= SHORTEST else 0,
                 "answer_whole": whole_of_answer.get(text.item, 0),
                 "letters": letters[begin : begin + length].tobytes(),

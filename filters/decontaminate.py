@@ -117,7 +117,7 @@ class Decontaminate(ReferenceFilter):
     """Drops or tags rows that hold items of benchmarks."""
 
     name = "decontaminate"
-    libraries = ("numba", "numpy")
+    libraries = ("model2vec", "numba", "numpy", "tokenizers")
     columns = ("language",)
     measure_columns = (
         "kind", "messages", "chosen", "rejected", "row_key", "group", "dataset", "provenance", "extra", "prompt_hash",
@@ -449,8 +449,8 @@ def _exact(rows: pa.Table, texts: Pieces, hashes: npt.NDArray[np.uint64], index:
             found[row] = _Hit(number, 1.0, "prompt")
             continue
         same = np.flatnonzero(pc.equal(prompts, prompts[number]).fill_null(False).to_numpy(zero_copy_only=False))
-        last = hashes[texts.rows[row + 1] - 1] if texts.rows[row + 1] > texts.rows[row] else 0
-        same = same[(answers[same] == last) & (answers[same] != 0)]
+        own = hashes[texts.rows[row] : texts.rows[row + 1]]  # of a preference row both answers
+        same = same[np.isin(answers[same], own) & (answers[same] != 0)]
         if len(same):
             found[row] = _Hit(int(same[0]), 1.0, "prompt and answer")
     if len(index.wholes):

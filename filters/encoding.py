@@ -31,7 +31,7 @@ __all__ = ["Encoding"]
 LATER_1252 = "\u0080-\u00bf€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ"
 LATER_1251 = "ЂЃѓЉЊЌЋЏђљњќћџЎўЈҐЁЄЇІіґёєјЅѕї№€‚„…†‡‰‹‘’“”•–—™›\u00a0¤¦§©«¬\u00ad®°±µ¶·»"
 SUSPECT = f"[\u00c2-\u00f4][{LATER_1252}]|[РС][{LATER_1251}][РС][{LATER_1251}]"
-CONTEXT = 12
+SHOWN = 4
 
 
 class Encoding(Editor):
@@ -82,11 +82,10 @@ class Encoding(Editor):
 
 
 def _difference(before: str, after: str) -> str:
-    """Show the first difference of two texts."""
+    """Show the first difference of two texts, and nothing beside it: this goes to the ledger before anything masks."""
     shared = next(
         (place for place, (one, other) in enumerate(zip(before, after, strict=False)) if one != other),
         min(len(before), len(after)),
     )
-    start = max(0, shared - CONTEXT)
-    one, other = before[start : shared + CONTEXT], after[start : shared + CONTEXT]
+    one, other = before[shared : shared + SHOWN], after[shared : shared + SHOWN]
     return f"character {shared}: {one!r} became {other!r}"

@@ -69,7 +69,7 @@ class Pii(Editor):
     """Tags, masks or drops personal data and secrets."""
 
     name = "pii"
-    libraries = ("phonenumbers", "presidio-analyzer", "spacy")
+    libraries = ("phonenumbers", "polars", "presidio-analyzer", "spacy")
     columns = ("language",)
     measure_columns = (*SIDES, "language", "script")
 
@@ -134,7 +134,7 @@ class Pii(Editor):
         return bool(self._kinds("mask"))
 
     def edit_pins(self) -> dict[str, str]:
-        return self._pins("mask")
+        return {**self._pins("mask", "tag", "drop"), "masked": ",".join(self._kinds("mask"))}
 
     def measure_pins(self) -> dict[str, str]:
         return {**self._pins("tag", "drop"), "masked": ",".join(self._kinds("mask"))}
@@ -151,7 +151,9 @@ class Pii(Editor):
     def edit(self, turns: pa.Table) -> Edits:
         """Mask the kinds that are to be masked. Rule ``pii.masked``, evidence their number and places by role."""
         turns = turns.combine_chunks()
-        kinds = self._kinds("mask")
+        # Of values that overlap the gravest kind counts: what is to be dropped must not be masked in part before.
+        masked = frozenset(self._kinds("mask"))
+        kinds = self._kinds("mask", "tag", "drop") if masked else []
         texts = _whole(turns["text"])
         rule: list[str | None] = [None] * len(texts)
         evidence = rule.copy()
@@ -162,14 +164,14 @@ class Pii(Editor):
             text = turn["text"]
             if text is None:
                 continue
-            spans = first = self._find(text, turn["language"], turn["script"], of_row)
+            spans = first = [s for s in self._find(text, turn["language"], turn["script"], of_row) if s.kind in masked]
             counts: Counter[str] = Counter()
             # What stood beside a value may be one now that its neighbour is gone: until nothing is found. Each round
             # leaves fewer characters that are no placeholder.
             while spans:
                 counts.update(span.kind for span in spans)
                 text = _masked(text, spans)
-                spans = self._find(text, turn["language"], turn["script"], of_row)
+                spans = [s for s in self._find(text, turn["language"], turn["script"], of_row) if s.kind in masked]
             if counts:
                 changed[row] = text
                 rule[row] = "pii.masked"

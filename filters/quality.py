@@ -290,7 +290,8 @@ def _counted(name: str, turns: _Turns) -> Found:
     if name == "refusal":
         opening = at < OPENING
         own, entry, count, at = own[opening], entry[opening], count[opening], at[opening]
-    values[own] = count
+    # Of refusals the place of the first is known, of the others only their number: one in the opening is one.
+    values[own] = np.minimum(count, 1) if name == "refusal" else count
     place = dict(zip(own.tolist(), range(len(own)), strict=True))
 
     def told(turn: int) -> str:

@@ -65,7 +65,7 @@ FOUND: list[tuple[str, str, str, str, tuple[str, str, str]]] = [
     ("ai_disclosure", "deu", "Wie ist das Wetter?", "Als KI-Sprachmodell habe ich kein Fenster.",
      ("1", "0", "answer (turn 1), character 0: 'als ki-sprachmodell' (deu)")),
     ("refusal", "eng", "How do locks work?", "I’m sorry, but I can’t help you with that.",
-     ("3", "0", 'answer (turn 1), character 0: "i\'m sorry, but i can\'t" (eng)')),
+     ("1", "0", 'answer (turn 1), character 0: "i\'m sorry, but i can\'t" (eng)')),
     ("web_boilerplate", "pol", "Co tu jest?", "Nasza firma. Wszelkie prawa zastrzeżone.",
      ("1", "0", "answer (turn 1), character 13: 'wszelkie prawa zastrzeżone' (pol)")),
     ("mojibake", "fra", "Où va-t-on ?", "Au cafÃ© du coin.", ("2", "0", "answer (turn 1), character 6")),
@@ -419,7 +419,7 @@ def test_mojibake_is_repaired_and_nothing_else_is_touched() -> None:
     found = made.edit(turns([before for before, _ in pairs]))
     assert found.texts.to_pylist() == [after for _, after in pairs]
     assert [rule is not None for rule in found.rule] == [before != after for before, after in pairs]
-    assert found.evidence[0] == "character 3: 'cafÃ© au lait' became 'café au lait'"
+    assert found.evidence[0] == "character 3: 'Ã© a' became 'é au'"
     again = made.edit(turns(found.texts.to_pylist()))
     assert again.texts.to_pylist() == found.texts.to_pylist()
     answers = Encoding(Encoding.Settings(on="answer"), environment())

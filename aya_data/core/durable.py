@@ -178,11 +178,14 @@ def make_folder(path: Path) -> None:
 def sync_folder(path: Path) -> None:
     """Make the entries of ``path`` durable."""
     failpoint("fsync_folder", path)
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise refused(path, error) from error
 
 
 def remove(path: Path) -> None:

@@ -162,7 +162,7 @@ class Level(Settings):
     )
     temperature: float | None = Field(
         default=None,
-        gt=0,
+        ge=0.1,
         le=1000,
         description="A value of n rows gets a share of n to the power 1/temperature.",
         examples=[2.0],
@@ -205,7 +205,7 @@ class LanguageMix(Settings):
 
     temperature: float | None = Field(
         default=None,
-        gt=0,
+        ge=0.1,
         le=1000,
         description="A language of n rows gets a share of n to the power 1/temperature: 1 keeps "
         "the natural shares, more evens them out.",

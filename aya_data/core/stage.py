@@ -1,7 +1,7 @@
 """What builders and filters are: the protocol between them and the engine.
 
 A *builder* makes rows. Its input comes in independent :class:`Unit` pieces, each read by one task.
-A *filter* judges rows. It never edits them: it says which to drop or merge, and may tag and score.
+A *filter* judges rows: it says which to drop or merge, and may tag and score.
 A :class:`RowFilter` looks at one row at a time, a :class:`ReferenceFilter` at one row beside an index of other
 sources, an :class:`ExchangeFilter` compares rows of all parts; each may have an expensive *measure* of single rows,
 cached per part. Only an :class:`Editor` changes texts, before any filter sees them.
@@ -53,7 +53,7 @@ class Unit:
 
     ``name`` is the file as provenance and the ledger show it; ``digest`` identifies the content;
     ``location`` is where a worker reads it. ``slice`` is (first, last) in what the builder counts
-    (row groups, bytes). All fields are plain values: a unit travels to worker processes.
+    (rows, bytes). All fields are plain values: a unit travels to worker processes.
     """
 
     name: str

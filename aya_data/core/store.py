@@ -391,7 +391,8 @@ class Store:
         removed = size = 0
         for key in list(self.keys()):
             if key not in kept:
-                size += sum(p.stat().st_size for p in self.folder(key).iterdir())
+                if self.folder(key).is_dir():
+                    size += sum(p.stat().st_size for p in self.folder(key).iterdir())
                 self.forget(key)
                 removed += 1
         return removed, size

@@ -128,7 +128,8 @@ def number(run: Running, stage: Stage) -> Counts:
     fresh_rows = [*run.waves[stage.wave], *run.reference]
     parts = [row_part.part for row_part in fresh_rows]
     fresh = [entry for entry in run.ledgers if entry.wave == stage.wave]
-    settled = [(row_part.part, row_part.keys) for wave in run.waves[: stage.wave] for row_part in wave]
+    # As they were made: what was made anew has no trace of which keys were renamed.
+    settled = [row_part.made or (row_part.part, row_part.keys) for wave in run.waves[: stage.wave] for row_part in wave]
     identity = {
         "parts": [part.digest for part in parts],
         "ledgers": [entry.part.digest for entry in fresh],

@@ -23,7 +23,7 @@ from aya_data.engine.bounds import Bounds
 from aya_data.engine.columns import coded, fixed, named, paired
 from aya_data.engine.mixture import Candidates, Request, Share
 
-__all__ = ["LevelNames", "Problem", "group_names", "problem"]
+__all__ = ["LevelNames", "Problem", "check_tasks", "group_names", "problem"]
 
 Ints = npt.NDArray[np.int64]
 
@@ -63,7 +63,7 @@ def problem(
     ``absent`` are training sources without any row. Raises :class:`WrongSetting` for a dataset or task with a share
     that does not exist: a share must never be lost silently.
     """
-    levels = [_level(rows, level, number) for number, level in enumerate(settings.levels)]
+    levels = [_level(rows, level) for level in settings.levels]
     sources, source = coded(rows, "source")
     source_names = [name for (name,) in sources]
     source_weights, missing_sources = _source_weights(settings, source_names, absent)
@@ -115,7 +115,17 @@ def problem(
     )
 
 
-def _level(rows: pa.Table, level: Level, number: int) -> tuple[LevelNames, Share]:
+def check_tasks(rows: pa.Table, settings: MixSettings) -> None:
+    """Raise for a share of a task that no row of any kind has: any text may name one, so a slip shows nowhere else."""
+    for number, level in enumerate(settings.levels):
+        if level.by == "task" and level.weights is not None:
+            names, _ = _values(rows, "task")
+            for name in level.weights:
+                if name not in names:
+                    raise _missing(NotFound("task", name, names), "levels", number, "weights", name)
+
+
+def _level(rows: pa.Table, level: Level) -> tuple[LevelNames, Share]:
     names, code = _values(rows, level.by)
     share = Share(temperature=level.temperature, even=level.unimax is not None)
     absent: dict[str, Fraction] = {}
@@ -129,9 +139,6 @@ def _level(rows: pa.Table, level: Level, number: int) -> tuple[LevelNames, Share
             canonical = _canonical(level.by, name)
             if canonical in known:
                 weights[known[canonical]] = weight
-            elif level.by == "task":
-                # Any text may name a task, so this is the only place where a slip shows.
-                raise _missing(NotFound("task", name, names), "levels", number, "weights", name)
             else:
                 absent[canonical] = weight
         share = Share(weights, missing=sum(absent.values(), Fraction(0)))

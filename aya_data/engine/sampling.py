@@ -21,7 +21,7 @@ from aya_data.core.row import PART
 from aya_data.core.store import Output, Part, Store
 from aya_data.engine.achieved import KEYS, VALUES, compared, nothing_taken, of_each_value
 from aya_data.engine.columns import coded, fixed, named
-from aya_data.engine.mix_request import problem
+from aya_data.engine.mix_request import check_tasks, problem
 from aya_data.engine.mixture import mix
 from aya_data.engine.split import validation_rows
 
@@ -85,6 +85,7 @@ def sample(
     taken_row: list[npt.NDArray[np.int64]] = []
     taken_epoch: list[npt.NDArray[np.int64]] = []
     kinds, kind = named(eligible["kind"])
+    check_tasks(eligible, settings)
     absent = sorted(name for name, use in uses.items() if use == "train" and name not in set(names))
     found: list[list[Any]] = []
     for code, kind_name in enumerate(kinds):

@@ -36,6 +36,8 @@ START = "import pickle, sys; sys.path[:] = pickle.load(sys.stdin.buffer); import
 """What a process runs. No multiprocessing: that would run the main module of whoever builds from a script again."""
 PROCESS = 384 << 20
 """What a process holds that compiles: Python, libraries, and what the compiler makes."""
+ENOUGH = 120.0
+"""Seconds after which the build goes on without: nothing depends on it."""
 OWN = ("AYA_DATA_FAIL_AT", "AYA_DATA_TRACE")
 """What tests ask of the building process alone."""
 
@@ -100,7 +102,7 @@ class Warming:
     def wait(self, code: str) -> None:
         """Wait until the kernels of the filter with this code key are compiled, if they are going to be."""
         if code in self._done:
-            self._done[code].wait()
+            self._done[code].wait(ENOUGH)
 
     def _compile(self) -> None:
         """Send one filter after the other to a process; take a new one after one that failed."""
@@ -166,8 +168,11 @@ def main() -> None:
     threading.Thread(target=_receive, args=(came,), daemon=True).start()
     while True:
         made, marker = came.get()
-        made.warm()
-        durable.write_bytes(marker, b"")
+        try:
+            made.warm()
+            durable.write_bytes(marker, b"")
+        except BaseException:
+            os._exit(1)  # at once: a thread waits for input, which an orderly end would trip over
         sys.stdout.buffer.write(b".")
         sys.stdout.flush()
 
