@@ -135,7 +135,7 @@ def blocks(location: Location, slice: tuple[int, int] | None = None) -> Iterator
 
 
 def failing(error: Exception) -> bool:
-    """Whether the system could not read, which may pass, and not the data is damaged: only the system has error numbers."""
+    """Whether the system could not read, which may pass, and not the data is damaged: only the system has numbers."""
     return isinstance(error, OSError) and (
         error.errno is not None or isinstance(error, (TimeoutError, ConnectionError))
     )

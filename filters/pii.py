@@ -3,7 +3,7 @@
 ============  =================================================================================================
 kind          what counts
 ============  =================================================================================================
-email         an address with a domain that ends as the root zone's do, in any script
+email         an address; the domain ends in letters that are no file ending, or in a label of the root zone
 phone         a number that is valid by its country's plan (extra ``pii``); only where ``kinds`` names it
 ip            a public IPv4 or IPv6 address, unless what stands before says that it is a version
 private_ip    an address of a private or link-local network; tagged unless ``kinds`` says otherwise
