@@ -130,7 +130,9 @@ def open_catalog(
     except duckdb.Error as error:
         raise _damaged(error) or BuildError(str(error), "Run: aya-data verify", str(workspace.catalog)) from error
     finally:
-        con.close()
+        # Ctrl-C may come while a query runs beside: then the connection refuses to be closed, and ends with the process.
+        with contextlib.suppress(duckdb.Error):
+            con.close()
 
 
 def _connect(path: Path, memory: int, threads: int) -> duckdb.DuckDBPyConnection | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aya_data.core.document import Document, ExactFloat, Text, dotted
@@ -258,6 +258,7 @@ def merged(base: Any, over: Any) -> Any:
     return {k: v for k, v in both.items() if k not in over or over[k] is not None}
 
 
+@settings(deadline=None)
 @given(
     st.dictionaries(st.sampled_from("abc"), overlays),
     st.dictionaries(st.sampled_from("abc"), overlays),
