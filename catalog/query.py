@@ -130,7 +130,7 @@ def open_catalog(
     except duckdb.Error as error:
         raise _damaged(error) or BuildError(str(error), "Run: aya-data verify", str(workspace.catalog)) from error
     finally:
-        # Ctrl-C may come while a query runs beside: then the connection refuses to be closed, and ends with the process.
+        # After Ctrl-C a query may still run beside: then the connection refuses to close, and ends with the process.
         with contextlib.suppress(duckdb.Error):
             con.close()
 
