@@ -1,0 +1,1 @@
+"""Arbiters: what scores completions."""
