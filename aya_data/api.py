@@ -21,13 +21,16 @@ from aya_data.core.spec import Spec, load_spec
 from aya_data.core.store import UNFINISHED, Workspace, command_line, open_workspace
 from aya_data.engine.codekey import kernels_code
 from aya_data.engine.events import Events, Listener, open_log
-from aya_data.engine.memory import PART_BYTES, shares
+from aya_data.engine.forecast import Peek, forecast
+from aya_data.engine.memory import PART_BYTES, Share, shares
 from aya_data.engine.plan import Plan, make_plan
-from aya_data.engine.pool import LocalExecutor
-from aya_data.engine.run import Build, run
+from aya_data.engine.pool import Executor, LocalExecutor
+from aya_data.engine.run import STAGES, Build, run
+from aya_data.engine.running import Running
+from aya_data.engine.warming import Warming
 from aya_data.publish.card import attribution, card, dataset_info
 
-__all__ = ["build", "gc", "plan", "plan_as_dict", "releases"]
+__all__ = ["build", "expectations", "gc", "plan", "plan_as_dict", "releases"]
 
 MINIMUM_MEMORY = 512 << 20
 DOWNLOADED = re.compile(r"(?:sha256-[0-9a-f]{64}|git-[0-9a-f]{40})(?:\.[a-z0-9]+){0,2}$")
@@ -66,21 +69,9 @@ def build(
             f"the path of the workspace, {place.root}, holds a '?', which the catalog's file cannot be opened with",
             "Choose another folder with --workspace.",
         )
-    workers = max(1, workers or os.cpu_count() or 1)
-    memory = memory or total_memory() // 2
-    if memory < MINIMUM_MEMORY:
-        raise InputError(f"--memory {size(memory)} is too little", f"Give at least {size(MINIMUM_MEMORY)}.")
-    if memory > total_memory():
-        here = size(total_memory())
-        raise InputError(f"--memory {size(memory)} is more than there is", f"This process may use at most {here}.")
-    share = shares(memory, workers)
+    share = _share(memory, workers)
     part_bytes = part_size or share.part_bytes
-    # Compiled kernels are kept in the workspace; a cache the user named is theirs to share.
-    kernels = Path(os.environ.setdefault("NUMBA_CACHE_DIR", str(place.cache / "numba")))
-    if kernels.name != kernels_code():
-        os.environ["NUMBA_CACHE_DIR"] = str(kernels / kernels_code())
-        if "numba" in sys.modules:  # it read the environment when it was imported
-            sys.modules["numba"].config.CACHE_DIR = os.environ["NUMBA_CACHE_DIR"]
+    _keep_kernels(place)
     loaded = load_spec(spec, profile, sets)
     with place.hold(command_line()):
         log, _ = open_log(place.events, f"{loaded.name}-{profile}")
@@ -98,6 +89,52 @@ def build(
 
         register(place)
         return done
+
+
+def _share(memory: int | None, workers: int | None) -> Share:
+    """Divide the memory budget."""
+    workers = max(1, workers or os.cpu_count() or 1)
+    memory = memory or total_memory() // 2
+    if memory < MINIMUM_MEMORY:
+        raise InputError(f"--memory {size(memory)} is too little", f"Give at least {size(MINIMUM_MEMORY)}.")
+    if memory > total_memory():
+        here = size(total_memory())
+        raise InputError(f"--memory {size(memory)} is more than there is", f"This process may use at most {here}.")
+    return shares(memory, workers)
+
+
+def _keep_kernels(place: Workspace) -> None:
+    """Keep compiled kernels in the workspace; a cache the user named is theirs to share."""
+    kernels = Path(os.environ.setdefault("NUMBA_CACHE_DIR", str(place.cache / "numba")))
+    if kernels.name != kernels_code():
+        os.environ["NUMBA_CACHE_DIR"] = str(kernels / kernels_code())
+        if "numba" in sys.modules:  # it read the environment when it was imported
+            sys.modules["numba"].config.CACHE_DIR = os.environ["NUMBA_CACHE_DIR"]
+
+
+def expectations(made: Plan, workspace: str | Path | None = None, *, upto: str | None = None) -> list[dict[str, Any]]:
+    """What a build of ``made`` will ask of models: requests, tokens, time and price, for every step that asks.
+
+    Counted exactly where the prompts are there already. ``upto="prompts"`` runs all that asks nobody and costs
+    nothing, so that they are.
+    """
+    if not any(stage.kind == "ask" for stage in made.stages):
+        return []
+    place = open_workspace(workspace)
+    share = _share(None, None)
+    idle = Warming([], 1, 0)
+
+    def walked(executor: Executor, log: Events) -> list[dict[str, Any]]:
+        state = Running(made, place, executor, log, documents, share.exchange, share.workers, idle)
+        return [found.as_dict() for found in forecast(state, STAGES)]
+
+    if upto is None:
+        return walked(Peek(place.store), Events())
+    _keep_kernels(place)
+    with place.hold(command_line()):
+        durable.make_folder(place.temporary)
+        with LocalExecutor(place.store.root, share.workers) as executor:
+            return walked(executor, Events())
 
 
 def plan(

@@ -8,7 +8,9 @@ import os
 from importlib import import_module
 from pathlib import Path
 
-NAMES = ("startup", "language_id", "language_id_kernel", "near_dedup", "exact_dedup", "build", "pipeline", "growth")
+NAMES = (
+    "startup", "language_id", "language_id_kernel", "near_dedup", "exact_dedup", "journal", "build", "pipeline", "growth",
+)  # fmt: skip
 
 
 def main() -> None:

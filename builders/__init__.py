@@ -8,6 +8,7 @@ from __future__ import annotations
 __all__ = ["BUILDERS"]
 
 BUILDERS: dict[str, str] = {
+    "arbitrage": "aya_data.builders.arbitrage.builder:ArbitrageBuilder",
     "aya_collection": "aya_data.builders.aya_collection:AyaCollectionBuilder",
     "aya_collection_language_split": ("aya_data.builders.aya_collection:AyaCollectionLanguageSplitBuilder"),
     "aya_dataset": "aya_data.builders.aya_dataset:AyaDatasetBuilder",

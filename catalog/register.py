@@ -30,7 +30,7 @@ from aya_data.core.store import UNFINISHED, Workspace
 
 __all__ = ["STORAGE", "Found", "find_releases", "quoted", "quoted_glob", "register"]
 
-DATA_FILES = ("schema.sql",)
+DATA_FILES = ("schema.sql", "arbitration.sql")
 
 STORAGE: Final = "v1.2.0"
 """Storage version of the file: the oldest that has every feature used here."""
@@ -38,6 +38,9 @@ STORAGE: Final = "v1.2.0"
 MAIN_KINDS: Final[Mapping[str, str]] = {"conversation": "data", "preference": "preference", "prompt": "prompts"}
 MESSAGES: Final[Mapping[str, str]] = {"conversation": "messages", "preference": "chosen", "prompt": "prompt"}
 """The column of each kind of row that the view shows as ``messages``."""
+
+GENERATION: Final = ("completions", "scores", "decisions", "pairs")
+"""Views of what models were asked and how their answers fared."""
 
 PASSED_ON: Final = (
     "id", "row_key", "group", "language", "script", "source_language", "source", "source_dataset", "origin", "task",
@@ -158,7 +161,7 @@ def _modified(path: Path) -> int:
 def _fill(con: duckdb.DuckDBPyConnection, workspace: Workspace) -> None:
     con.execute(files("aya_data.catalog").joinpath("schema.sql").read_text(encoding="utf-8"))
     _insert(con, "shape.workspace", [(str(workspace.root),)])
-    selects: dict[str, list[str]] = {"rows": [], "ledger": [], "edges": []}
+    selects: dict[str, list[str]] = {view: [] for view in ("rows", "ledger", "edges", *GENERATION)}
     for release in find_releases(workspace):
         if release.manifest:
             try:
@@ -179,6 +182,7 @@ def _fill(con: duckdb.DuckDBPyConnection, workspace: Workspace) -> None:
     for view, listed in selects.items():
         union = " UNION ALL BY NAME ".join([f"SELECT * FROM shape.{view}", *listed])
         con.execute(f"CREATE VIEW {view} AS {union}")
+    con.execute(files("aya_data.catalog").joinpath("arbitration.sql").read_text(encoding="utf-8"))
 
 
 def _insert(con: duckdb.DuckDBPyConnection, table: str, rows: Sequence[tuple[Any, ...]]) -> None:
@@ -259,6 +263,10 @@ def _views(con: duckdb.DuckDBPyConnection, release: Found) -> Iterator[tuple[str
     for file in sound:
         if "kind" in file:
             key: tuple[str, ...] = ("rows", file["kind"], file["split"])
+        elif "view" in file:
+            if file["view"] not in GENERATION:
+                continue
+            key = (file["view"],)
         else:
             key = ("edges" if "/edges-" in file["path"] else "ledger",)
         groups.setdefault(key, []).append(str(release.path / file["path"]))
@@ -271,7 +279,9 @@ def _views(con: duckdb.DuckDBPyConnection, release: Found) -> Iterator[tuple[str
     for key, paths in groups.items():
         listed = ", ".join(quoted_glob(path) for path in paths)
         try:
-            if key[0] == "rows":
+            if key[0] in GENERATION:
+                select = f"SELECT {head}, * FROM read_parquet([{listed}])"
+            elif key[0] == "rows":
                 select = _rows_select(con, release, head, key[1], key[2], listed, main)
             else:
                 columns = 'stage, source, row_key, outcome, rule, value, threshold, evidence, partner, file, "row"'

@@ -156,3 +156,47 @@ CREATE TABLE shape.edges (
 );
 
 CREATE TABLE shape.workspace (root VARCHAR);
+
+CREATE TABLE shape.completions (
+    release VARCHAR, version VARCHAR, latest BOOLEAN,
+    source VARCHAR,
+    prompt VARCHAR,           -- row_key of the row that was asked about
+    language VARCHAR, script VARCHAR,
+    teacher VARCHAR, family VARCHAR,
+    sample INTEGER,
+    key VARCHAR,              -- in the journal
+    finish VARCHAR,           -- stop, length, or what the engine says
+    tokens INTEGER, chars INTEGER,
+    length DOUBLE,            -- characters, relative to an ordinary answer in that language
+    digest VARCHAR,           -- equal for answers that say the same
+    penalties VARCHAR[],      -- what comes before any score
+    score DOUBLE              -- of all arbiters together
+);
+
+CREATE TABLE shape.scores (
+    release VARCHAR, version VARCHAR, latest BOOLEAN,
+    source VARCHAR, prompt VARCHAR, language VARCHAR, script VARCHAR,
+    teacher VARCHAR, sample INTEGER,
+    arbiter VARCHAR,
+    score DOUBLE,             -- as the arbiter gave it; null where it could not say
+    note VARCHAR              -- a critique, where one was asked for
+);
+
+CREATE TABLE shape.decisions (
+    release VARCHAR, version VARCHAR, latest BOOLEAN,
+    source VARCHAR, prompt VARCHAR, language VARCHAR, script VARCHAR,
+    teacher VARCHAR,          -- whose answer was picked; null where none was
+    sample INTEGER, key VARCHAR, score DOUBLE,
+    reason VARCHAR,           -- the rule that picked it
+    tied INTEGER,             -- how many answers shared the best place
+    candidates INTEGER        -- how many there were
+);
+
+CREATE TABLE shape.pairs (
+    release VARCHAR, version VARCHAR, latest BOOLEAN,
+    source VARCHAR, prompt VARCHAR, language VARCHAR, script VARCHAR,
+    chosen_teacher VARCHAR, chosen_sample INTEGER, chosen_key VARCHAR, chosen_score DOUBLE,
+    rejected_teacher VARCHAR, rejected_sample INTEGER, rejected_key VARCHAR, rejected_score DOUBLE,
+    margin DOUBLE,
+    outcome VARCHAR           -- kept, or why it was refused
+);

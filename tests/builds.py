@@ -60,7 +60,10 @@ __all__ = [
 ]
 
 Record = dict[str, Any]
-REGISTRY = Registry(builders={"toy": "tests.toy:ToyBuilder", "echo": "tests.toy:EchoBuilder"}, filters=FILTERS)
+REGISTRY = Registry(
+    builders={"toy": "tests.toy:ToyBuilder", "echo": "tests.toy:EchoBuilder", "ask": "tests.toy:AskBuilder"},
+    filters=FILTERS,
+)
 
 SMALL = """
 name: toy
@@ -69,8 +72,9 @@ policy: research
 sources:
   a: {builder: toy, folder: data}
   b: {builder: echo, from: a, take: 9}
+  c: {builder: ask, from: a, take: 8}
 filters: [license, {length: {min_chars: 5}}, exact_dedup]
-mix: {budget: {rows: 40}, weights: {a: 60, b: rest}}
+mix: {budget: {rows: 40}, weights: {a: 60, b: 25, c: rest}}
 release: {validation: 0.1}
 """
 """A build of every kind of stage but a measure, in half a second."""

@@ -52,8 +52,9 @@ def one(workspace: Workspace, sql: str) -> Any:
 def test_the_views_and_tables(workspace: Workspace) -> None:
     names = [row[0] for row in query(workspace, "SHOW TABLES").rows]
     assert names == [
-        "confusion", "edges", "fertility", "languages", "ledger", "licenses", "mixture", "releases", "rows", "rules",
-        "shards", "sources", "stages", "statistics",
+        "arbitration", "completions", "confusion", "decisions", "edges", "fertility", "languages", "ledger",
+        "licenses", "mixture", "pairs", "releases", "rows", "rules", "scores", "shards", "sources", "stages",
+        "statistics",
     ]  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -52,6 +53,12 @@ Limit = Annotated[
         "--limit", min=1, help="Take at most N rows of every source, by draw.", metavar="N", show_default=False
     ),
 ]
+
+
+class Upto(StrEnum):
+    """How far ``plan`` runs a build."""
+
+    prompts = "prompts"
 
 
 @app.command()
@@ -114,15 +121,24 @@ def plan(
     workspace: WorkspaceOption = None,
     set_: Sets = None,
     limit: Limit = None,
+    upto: Annotated[
+        Upto | None,
+        typer.Option(
+            "--upto",
+            help="Run what asks no model, so that what will be asked is counted exactly.",
+            metavar="prompts",
+            show_default=False,
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Show what a build of SPEC would do, and what of it is already done."""
     from aya_data import api
     from aya_data.cli import tables
 
-    found = api.plan_as_dict(
-        api.plan(spec, profile=profile, workspace=workspace, sets=set_ or [], limit=limit), workspace
-    )
+    made = api.plan(spec, profile=profile, workspace=workspace, sets=set_ or [], limit=limit)
+    asks = api.expectations(made, workspace, upto=upto.value if upto is not None else None)
+    found = {**api.plan_as_dict(made, workspace), "asks": asks}
     _print_json(found) if json else tables.print_plan(found)
 
 

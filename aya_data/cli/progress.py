@@ -12,6 +12,8 @@ __all__ = ["Watcher", "watcher"]
 
 WIDE = 70
 """Cells of a terminal that has room for a bar and for rows per second."""
+EVERY = 10.0
+"""Seconds between two plain lines about a voice that is being asked."""
 
 
 class Watcher(Protocol):
@@ -46,7 +48,32 @@ def _what_happened(event: dict[str, Any]) -> str:
     return f"{event['name']}: {', '.join(parts)} ({seconds})"
 
 
+def _what_is_asked(event: dict[str, Any]) -> str:
+    """What a voice is about to be asked."""
+    said = f"{event['missing']:,} of {event['wanted']:,} to ask"
+    if event["seconds"] is not None and event["measured"]:
+        said += f", about {_clock(event['seconds'])}"
+    return said
+
+
+def _how_far(event: dict[str, Any], wide: bool) -> str:
+    """Answers and tokens per second, failures, time left."""
+    done, seconds = event["done"], event["seconds"]
+    parts = [f"{done:,}/{event['of']:,}"]
+    if done and seconds > 0:
+        if wide:
+            parts.append(f"{done / seconds:,.1f}/s")
+            if event["completion_tokens"]:
+                parts.append(f"{event['completion_tokens'] / seconds:,.0f} tokens/s")
+        parts.append(f"{_clock((event['of'] - done) * seconds / done)} left")
+    if event["failed"]:
+        parts.append(f"{event['failed']:,} failed")
+    return ", ".join(parts)
+
+
 class _Lines:
+    _told = 0.0
+
     def __enter__(self) -> _Lines:
         return self
 
@@ -56,7 +83,14 @@ class _Lines:
         return None
 
     def listen(self, event: dict[str, Any]) -> None:
-        if event["event"] == "counted" and (line := _what_happened(event)):
+        line = ""
+        if event["event"] == "counted":
+            line = _what_happened(event)
+        elif event["event"] == "asks":
+            line, self._told = f"{event['stage']}: {_what_is_asked(event)}", 0.0
+        elif event["event"] == "asking" and event["seconds"] - self._told >= EVERY:
+            line, self._told = f"{event['name']}: {_how_far(event, True)}", event["seconds"]
+        if line:
             sys.stderr.write(line + "\n")
             sys.stderr.flush()
 
@@ -115,6 +149,12 @@ class _Live:
                     self._fresh += size
                     self._rows += event["rows"]
                 self._progress.update(self._task, completed=self._done, detail=self._detail())
+            case "asks":
+                self._console.print(f"{event['stage']}: {_what_is_asked(event)}", highlight=False, markup=False)
+            case "asking":
+                self._progress.update(
+                    self._task, total=event["of"], completed=event["done"], detail=_how_far(event, self._wide)
+                )
             case "counted":
                 if line := _what_happened(event):
                     self._console.print(line, highlight=False, markup=False)

@@ -74,6 +74,7 @@ def build_as_dict(done: Build) -> dict[str, Any]:
         "stages": [
             {"name": s.name, "key": s.key, "cached": s.cached, **s.counts, "seconds": s.seconds} for s in done.stages
         ],
+        "asked": done.asked,
     }
 
 
@@ -105,6 +106,11 @@ def print_funnel(done: Build, spec: Path, profile: str, workspace: Path | None) 
     console.print(Text(f"  {path}"), soft_wrap=True)
     for line in _unread(manifest):
         console.print(Text(f"  Warning: {line}", style="bold"))
+    for voice in manifest.get("unpinned", ()):
+        console.print(Text(f"  Warning: {voice} states no revision, so nobody can know what answered.", style="bold"))
+    if done.asked:
+        console.print()
+        console.print(_asked(done.asked))
     if any(source["pins"].get("revision") == "bundled" for source in manifest["sources"]):
         console.print("  Profile sample: bundled data. The real thing: --profile hub", markup=False)
     if not done.result.rows:
@@ -127,6 +133,45 @@ def print_funnel(done: Build, spec: Path, profile: str, workspace: Path | None) 
         lines.append(f"python -c {f'{chr(34)}{read}{chr(34)}' if simple else shlex.quote(read)}")
     for line in lines:
         console.print(Text(f"  {line}"), soft_wrap=True)  # A command that is cut cannot be copied.
+
+
+def _asked(accounts: Sequence[Mapping[str, Any]]) -> Table:
+    """What was expected of the models that were asked, and what it was."""
+    table = _table(
+        "asked", "requests", "failed", "tokens", "expected", "seconds", "expected", right=["requests", "failed"]
+    )
+    for account in accounts:
+        expected, actual = account["expected"], account["actual"]
+        tokens = (actual.get("prompt_tokens") or 0) + (actual.get("completion_tokens") or 0)
+        thought = [expected["prompt_tokens"], expected["completion_tokens"]]
+        table.add_row(
+            Text(expected["stage"]),
+            _number(actual.get("done", 0)),
+            _number(actual.get("failed", 0)),
+            _number(tokens),
+            f"{sum(thought):,}" if None not in thought else "·",
+            f"{actual.get('seconds', 0):,.1f}",
+            f"{expected['seconds']:,.1f}" if expected["seconds"] is not None else "·",
+        )
+    return table
+
+
+def _asks(found: Sequence[Mapping[str, Any]]) -> Table:
+    """What models will be asked."""
+    table = _table("to ask", "requests", "of", "", "tokens", "seconds", "cost", right=["requests", "of"])
+    for one in found:
+        thought = [one["prompt_tokens"], one["completion_tokens"]]
+        about = "" if one["measured"] else "at most "
+        table.add_row(
+            Text(one["stage"]),
+            "?" if one["missing"] is None else _number(one["missing"]),
+            "?" if one["wanted"] is None else _number(one["wanted"]),
+            "exact" if one["exact"] else "estimated",
+            about + f"{sum(thought):,}" if None not in thought else "·",
+            f"{one['seconds']:,.0f}" if one["seconds"] is not None else "·",
+            f"{one['cost']:,.2f}" if one["cost"] is not None else "·",
+        )
+    return table
 
 
 def _unread(manifest: Mapping[str, Any]) -> Iterator[str]:
@@ -316,6 +361,16 @@ def print_plan(found: Mapping[str, Any]) -> None:
     for stage in found["stages"]:
         stages.add_row(Text(stage["name"]), stage["key"][:12], "done" if stage["cached"] else "to do")
     console.print(stages)
+    if found.get("asks"):
+        console.print(_asks(found["asks"]))
+        for one in found["asks"]:
+            if len(one["languages"]) > 1:
+                listed = sorted(one["languages"].items(), key=lambda pair: (-pair[1], pair[0]))
+                shown = ", ".join(f"{variety} {count:,}" for variety, count in listed[:8])
+                more = f" and {len(listed) - 8} more" if len(listed) > 8 else ""
+                console.print(Text(f"  {one['stage']}: {shown}{more}"))
+        if not all(one["exact"] for one in found["asks"]):
+            console.print("  Estimated counts become exact with --upto prompts, which asks nobody.")
     added = [f["name"] for f in found["filters"] if f["inserted"]]
     if added:
         console.print(f"Added to the filters of the spec: {', '.join(added)}.")

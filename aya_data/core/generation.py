@@ -2,8 +2,8 @@
 
 A *voice* is a model that answers, with all that its answers depend on: a teacher, a judge, a reward model. A
 *request* is one conversation to be answered or scored once; its key covers the voice, the conversation as it is sent,
-the seed and the number of the sample, and nothing else: not the engine that runs the model, not the row that asks. Equal
-requests are one request. Answers are kept in the journal (:mod:`aya_data.core.journal`) under that key.
+the seed and the number of the sample, and nothing else: not the engine that runs the model, not the row that asks.
+Equal requests are one request. Answers are kept in the journal (:mod:`aya_data.core.journal`) under that key.
 
 A :class:`GeneratingBuilder` names the *steps* between the rows of its parents and its own rows. Each step makes one
 table for every part of the prompts, or one table for all of them; the engine runs them as stages.
@@ -12,7 +12,7 @@ table for every part of the prompts, or one table for all of them; the engine ru
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -216,9 +216,10 @@ class GeneratingBuilder(Builder):
         """Make the table of a ``part`` step for one part of the prompts. Runs in a worker."""
         raise NotImplementedError
 
-    def whole(self, step: str, parts: Iterator[Mapping[str, pa.Table]]) -> pa.Table:
-        """Make the table of a ``whole`` step from the tables of all parts, given part by part in an order that must
-        not change the result. Runs in the main process."""
+    def whole(self, step: str, parts: Iterable[Mapping[str, pa.Table]]) -> pa.Table:
+        """Make the table of a ``whole`` step from the tables of all parts, in an order that must not change the result.
+
+        ``parts`` are read as they are iterated over, as often as that is. Runs in the main process."""
         raise NotImplementedError
 
     @abc.abstractmethod

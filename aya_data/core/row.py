@@ -147,6 +147,8 @@ class Draft:
     rejected_score: float | None = None
     chosen_model: str | None = None
     rejected_model: str | None = None
+    tags: Mapping[str, str] | None = None
+    scores: Mapping[str, float] | None = None
 
 
 @dataclass(slots=True)
@@ -365,13 +367,18 @@ def _row(draft: Draft, labels: _Labels, kind: Kind, max_chars: int) -> tuple[Any
         except UnicodeEncodeError as error:
             raise _Malformed("invalid_unicode", evidence=f"character {error.start}") from error
     return (
-        identity, key, group, turns, (*draft.place, parents), draft.tools, extra, None, None, None, chosen, rejected,
+        identity, key, group, turns, (*draft.place, parents), draft.tools, extra,
+        _pairs(draft.tags), _pairs(draft.scores), None, chosen, rejected,
         margin, draft.chosen_score, draft.rejected_score, draft.chosen_model, draft.rejected_model, row_hash,
         prompt_hash(prompt), len(prompt), len(answer),
     )  # fmt: skip
 
 
 PLAIN = frame(("", ""))
+
+
+def _pairs(mapping: Mapping[str, Any] | None) -> list[tuple[str, Any]] | None:
+    return sorted(mapping.items()) if mapping else None
 
 
 def _check_turns(turns: Sequence[Turn], kind: str, max_chars: int) -> None:

@@ -4,6 +4,7 @@
       lock                     who is building here
       store/ab/abcd…/          one task's result: *.parquet, then record.json
       builds/<name>.<profile>.json   the keys that the last build of a spec used (gc keeps these)
+      journal/<voice>/         answers of models (aya_data.core.journal); never collected
       releases/<name>/<version>/
       events/<name>-<n>.jsonl  the event log of each build
       cache/                   downloads
@@ -404,6 +405,7 @@ class Workspace:
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()
         self.store = Store(self.root / "store")
+        self.journal = self.root / "journal"
         self.builds = self.root / "builds"
         self.releases = self.root / "releases"
         self.events = self.root / "events"

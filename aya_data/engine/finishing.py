@@ -128,7 +128,7 @@ def release(run: Running, stage: Stage) -> Counts:
     }
     run.result = write_release(
         run.plan, run.workspace, run.shards, run.ledgers, stages, parts,
-        run.sampled.facts["epochs"], counted, run.documents, **run.exchange,
+        run.sampled.facts["epochs"], counted, run.generations, run.documents, **run.exchange,
     )  # fmt: skip
     run.cached = not run.result.fresh
     return {}

@@ -15,7 +15,7 @@ from aya_data.engine.release import LedgerPart
 from aya_data.engine.running import Counts, RowPart, Running, keys_digest, nth
 from aya_data.engine.task import Task
 
-__all__ = ["derive", "limit", "number", "read"]
+__all__ = ["derive", "limit", "number", "parents_of", "read", "rows_in", "threshold"]
 
 
 def read(run: Running, stage: Stage) -> Counts:
@@ -23,7 +23,7 @@ def read(run: Running, stage: Stage) -> Counts:
     if stage.name not in run.ahead:
         _read_wave(run, stage.wave)
     records, run.cached, run.seconds = run.ahead.pop(stage.name)
-    return _rows_in(run, run.plan.sources[stage.source], records)
+    return rows_in(run, run.plan.sources[stage.source], records)
 
 
 def _read_wave(run: Running, wave: int) -> None:
@@ -69,13 +69,8 @@ def _read_tasks(run: Running, stage: Stage) -> list[Task]:
 def derive(run: Running, stage: Stage) -> Counts:
     """Make rows from the filtered rows of other sources."""
     source = run.plan.sources[stage.source]
-    parents = [
-        row_part
-        for wave in run.waves[: source.wave]
-        for row_part in wave
-        if row_part.source in source.builder.parents and row_part.selection is not None
-    ]
-    threshold = _threshold(run, source, parents)
+    parents = parents_of(run, source)
+    highest = threshold(run, source, parents)
     tasks = []
     for row_part in parents:
         identity = {
@@ -83,7 +78,7 @@ def derive(run: Running, stage: Stage) -> Counts:
             "rows": row_part.part.digest,
             "selection": row_part.selection.digest if row_part.selection else "",
             "keys": keys_digest(row_part.keys),
-            "threshold": threshold,
+            "threshold": highest,
             "part_bytes": run.plan.part_bytes,
         }
         arguments = {
@@ -91,7 +86,7 @@ def derive(run: Running, stage: Stage) -> Counts:
             "rows": row_part.part,
             "selection": row_part.selection,
             "keys": row_part.keys,
-            "threshold": threshold,
+            "threshold": highest,
             "stage": stage.name,
             "part_bytes": run.plan.part_bytes,
         }
@@ -101,10 +96,20 @@ def derive(run: Running, stage: Stage) -> Counts:
     records = run.tasks(tasks)
     for record in records:
         run.consumed.extend(record.parts.get("ledger", ()))
-    return _rows_in(run, source, records)
+    return rows_in(run, source, records)
 
 
-def _threshold(run: Running, source: PlannedSource, parents: Sequence[RowPart]) -> int | None:
+def parents_of(run: Running, source: PlannedSource) -> list[RowPart]:
+    """The parts whose filtered rows a source is made from."""
+    return [
+        row_part
+        for wave in run.waves[: source.wave]
+        for row_part in wave
+        if row_part.source in source.builder.parents and row_part.selection is not None
+    ]
+
+
+def threshold(run: Running, source: PlannedSource, parents: Sequence[RowPart]) -> int | None:
     """The highest draw among the parents that ``rows`` of the builder takes."""
     wanted = source.builder.rows
     if wanted is None:
@@ -113,7 +118,8 @@ def _threshold(run: Running, source: PlannedSource, parents: Sequence[RowPart]) 
     return nth(draws(run.plan.spec.seed, f"parents:{source.name}", keys), wanted)
 
 
-def _rows_in(run: Running, source: PlannedSource, records: Sequence[Record]) -> Counts:
+def rows_in(run: Running, source: PlannedSource, records: Sequence[Record]) -> Counts:
+    """Take the rows that a source has made into its wave."""
     into = run.reference if source.use == "benchmark" else run.waves[source.wave]
     for record in records:
         into.extend(RowPart(source.name, part) for part in record.parts.get("rows", ()))

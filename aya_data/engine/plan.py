@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from aya_data.core.errors import InputError
+from aya_data.core.generation import PROMPTS, GeneratingBuilder, Step
 from aya_data.core.identity import canonical, digest
 from aya_data.core.license import policy
 from aya_data.core.spec import FilterUse, Spec
@@ -23,16 +24,18 @@ from aya_data.core.store import Workspace
 from aya_data.engine.codekey import code_key
 from aya_data.engine.memory import PART_BYTES
 
-__all__ = ["Plan", "PlannedSource", "Stage", "edit_identity", "engine_code", "make_plan"]
+__all__ = ["Plan", "PlannedSource", "Stage", "edit_identity", "engine_code", "make_plan", "step_code"]
 
 Kind = Literal[
-    "read", "derive", "keys", "limit", "edit", "index", "measure", "judge", "compare", "sample", "shards", "release"
-]
+    "read", "prompts", "ask", "part", "whole", "make", "derive", "keys", "limit", "edit", "index", "measure",
+    "judge", "compare", "sample", "shards", "release",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One step. ``reports`` are the names under which it counts rows; ``filters`` are positions in the chain."""
+    """One step. ``reports`` are the names under which it counts rows; ``filters`` are positions in the chain;
+    ``step`` is that of a source that asks models."""
 
     name: str
     kind: Kind
@@ -41,6 +44,7 @@ class Stage:
     source: str = ""
     filters: tuple[int, ...] = ()
     reports: tuple[str, ...] = ()
+    step: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,10 +209,15 @@ def _stages(
                 for u in source.units
             ]
             kind: Kind = "derive" if source.builder.parents else "read"
-            parents = [outputs[name] for name in source.builder.parents]
+            name = f"{kind}:{source.name}"
+            parents = [outputs[parent] for parent in source.builder.parents]
+            if isinstance(source.builder, GeneratingBuilder):
+                asking = list(_asking_stages(source, source.builder, wave, parents))
+                yield from asking
+                parents = [stage.key for stage in asking]
+                kind = "make"
             key = digest(kind, source.code, canonical(source.identity), canonical(units), str(part_bytes), *parents)
             reads.append(key)
-            name = f"{kind}:{source.name}"
             yield Stage(name, kind, key, wave, source.name, reports=(name,))
         key = digest("keys", engine_code("keying"), settled, *reads)
         yield Stage(_waved("keys", wave), "keys", key, wave)
@@ -232,6 +241,30 @@ def _stages(
     yield Stage("shards", "shards", shards)
     release = digest("release", engine_code("release"), shards, canonical(spec.canonical()))
     yield Stage("release", "release", release)
+
+
+def _asking_stages(
+    source: PlannedSource, builder: GeneratingBuilder, wave: int, parents: Sequence[str]
+) -> Iterator[Stage]:
+    """The steps of a source that asks models: its prompts, then what the builder names."""
+    key = digest(
+        "prompts", engine_code("steps"), source.name, str(builder.rows), str(source.identity["seed"]), *parents
+    )
+    yield Stage(f"prompts:{source.name}", "prompts", key, wave, source.name, step=PROMPTS)
+    keys = {PROMPTS: key}
+    for step in builder.steps():
+        keys[step.name] = digest(
+            "step", engine_code("steps"), step_code(source, step), step.kind, canonical(step.identity),
+            *(keys[name] for name in (PROMPTS, *step.inputs)),
+        )  # fmt: skip
+        title, _, rest = step.name.partition("/")
+        name = f"{title}:{source.name}" + (f"/{rest}" if rest else "")
+        yield Stage(name, step.kind, keys[step.name], wave, source.name, step=step.name)
+
+
+def step_code(source: PlannedSource, step: Step) -> str:
+    """The code key of a step: of the modules that it names, or of the builder."""
+    return code_key(step.code, source.builder.libraries) if step.code else source.code
 
 
 def _filter_stages(

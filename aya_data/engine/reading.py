@@ -13,12 +13,12 @@ import pyarrow.compute as pc
 
 from aya_data.core.identity import draw, draws
 from aya_data.core.ledger import LEDGER, entries, rejected, tally
-from aya_data.core.row import PART, Rejection, tabulate
+from aya_data.core.row import PART, Draft, Rejection, Table, tabulate
 from aya_data.core.stage import Batch, Builder, Unit
 from aya_data.core.store import Output, Part, Store
 from aya_data.engine.keying import Keys, with_keys
 
-__all__ = ["bundles", "derive", "limit", "read"]
+__all__ = ["bundles", "chosen_parents", "derive", "limit", "read", "write_batches"]
 
 MAX_CHARS = 1_000_000
 SMALL = 32
@@ -53,8 +53,7 @@ def read(
 ) -> tuple[Mapping[str, Mapping[str, int]], Mapping[str, Any]]:
     """Read units into parts ``rows`` and ``ledger``. Memory: one batch and one part."""
     batches = (batch for unit in units for batch in builder.read(unit))
-    with _rarely_collected():
-        return _write(output, builder, batches, stage, part_bytes)
+    return write_batches(output, builder, batches, stage, part_bytes)
 
 
 def derive(
@@ -73,15 +72,22 @@ def derive(
 
     ``threshold`` is the highest draw that is taken, or ``None`` for all.
     """
+    parents = chosen_parents(store, builder, rows, selection, keys, threshold)
+    batches = iter(()) if parents is None else builder.derive(parents)
+    return write_batches(output, builder, batches, stage, part_bytes)
+
+
+def chosen_parents(
+    store: Store, builder: Builder, rows: Part, selection: Part, keys: Keys | None, threshold: int | None
+) -> pa.Table | None:
+    """Return the surviving rows of one part of a parent source that a builder draws; ``None`` where it draws none."""
     alive = store.read(selection, ["row", "row_key"])
     if threshold is not None:
         drawn = draws(builder.environment.seed, f"parents:{builder.source}", alive["row_key"].to_pylist())
         alive = alive.filter(pa.array(drawn <= np.uint64(threshold)))
     if alive.num_rows == 0:
-        return _write(output, builder, iter(()), stage, part_bytes)
-    parents = with_keys(store.read(rows), rows, keys).take(alive["row"])
-    with _rarely_collected():
-        return _write(output, builder, builder.derive(parents), stage, part_bytes)
+        return None
+    return with_keys(store.read(rows), rows, keys).take(alive["row"])
 
 
 def limit(
@@ -120,6 +126,26 @@ def _rarely_collected() -> Iterator[None]:
         gc.set_threshold(*before)
 
 
+def write_batches(
+    output: Output, builder: Builder, batches: Iterator[Batch], stage: str, part_bytes: int
+) -> tuple[Mapping[str, Mapping[str, int]], Mapping[str, Any]]:
+    """Write what a builder made into parts ``rows`` and ``ledger``; return the counts of ``stage``."""
+    with _rarely_collected():
+        return _write(output, builder, batches, stage, part_bytes)
+
+
+def _tabulated(drafts: list[Draft], builder: Builder, max_chars: int) -> list[Table]:
+    """Tabulate drafts; a builder of conversations may make pairs beside them."""
+    if builder.kind == "preference":
+        return [tabulate(drafts, builder.source, "preference", max_chars)]
+    pairs = [draft for draft in drafts if draft.chosen is not None]
+    if not pairs:
+        return [tabulate(drafts, builder.source, builder.kind, max_chars)]
+    others = [draft for draft in drafts if draft.chosen is None]
+    made = [tabulate(others, builder.source, builder.kind, max_chars)] if others else []
+    return [*made, tabulate(pairs, builder.source, "preference", max_chars)]
+
+
 def _write(
     output: Output, builder: Builder, batches: Iterator[Batch], stage: str, part_bytes: int
 ) -> tuple[Mapping[str, Mapping[str, int]], Mapping[str, Any]]:
@@ -137,8 +163,8 @@ def _write(
         waiting, waiting_bytes = [], 0
 
     for batch in batches:
-        table = tabulate(batch.drafts, builder.source, builder.kind, max_chars)
-        refused: list[Rejection] = [*batch.rejections, *table.rejections]
+        tables = _tabulated(batch.drafts, builder, max_chars)
+        refused: list[Rejection] = [*batch.rejections, *(r for table in tables for r in table.rejections)]
         records += batch.records
         own += batch.records - len(batch.rejections)
         drafted += len(batch.drafts)
@@ -146,14 +172,15 @@ def _write(
             dropped += rejection.outcome == "dropped"
             consumed += rejection.outcome == "consumed"
             not_sampled += rejection.outcome == "not_sampled"
-        rows_out += table.rows.num_rows
         if refused:
             ledger.append(rejected(stage, builder.source, refused))
-        if table.rows.num_rows:
-            waiting.append(table.rows)
-            waiting_bytes += table.rows.nbytes
-            if waiting_bytes >= part_bytes:
-                flush()
+        for table in tables:
+            rows_out += table.rows.num_rows
+            if table.rows.num_rows:
+                waiting.append(table.rows)
+                waiting_bytes += table.rows.nbytes
+                if waiting_bytes >= part_bytes:
+                    flush()
     flush()
     if ledger:
         with output.part("ledger", LEDGER) as writer:

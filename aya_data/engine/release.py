@@ -4,6 +4,7 @@
       data/<variety>/<split>-00000-of-00001.parquet        conversations
       preference/<variety>/…    prompts/<variety>/…        other kinds of row, where there are any
       ledger/ledger-00000.parquet   ledger/edges-00000.parquet
+      generation/<view>-00000.parquet    what models were asked and how their answers fared, where any were
       manifest.json   aya.lock   README.md   ATTRIBUTION.md   dataset_info.json
 
 The version is the hash of what the files say (shards, ledger, lock), so the same lock gives the same
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from aya_data import __version__
 from aya_data.core import durable
@@ -33,6 +35,7 @@ from aya_data.engine.sql import connect, file_table, literal
 
 if TYPE_CHECKING:
     from aya_data.engine.plan import Plan
+    from aya_data.engine.running import Generation
 
 __all__ = ["FOLDERS", "Documents", "LedgerPart", "Result", "ShardFile", "write_release"]
 
@@ -104,6 +107,7 @@ def write_release(
     parts: Sequence[tuple[Part, Keys | None]],
     epochs: Mapping[str, Mapping[str, int]],
     statistics: Mapping[str, Mapping[str, Any]],
+    generations: Mapping[str, Generation],
     documents: Documents,
     *,
     temporary: Path,
@@ -122,10 +126,11 @@ def write_release(
     with connect(temporary, memory, threads) as con:
         ledger_files, ledger_digest, rules = _write_ledger(con, workspace, ledgers, fresh, [n for n, _ in stages])
         edge_files, edge_digest = _write_edges(con, workspace, parts, fresh)
+        view_files, views = _write_views(con, workspace, generations, fresh)
     rows_digest = combined_digest([(shard.path, str(shard.facts["digest"])) for shard in shards])
-    lock = _lock(plan)
+    lock = _lock(plan, generations)
     durable.write_json(fresh / "aya.lock", lock)
-    version = version_of(rows_digest, ledger_digest, edge_digest, (fresh / "aya.lock").read_bytes())
+    version = version_of(rows_digest, ledger_digest, edge_digest, (fresh / "aya.lock").read_bytes(), views)
     manifest: dict[str, Any] = {
         "name": spec.name,
         "version": version,
@@ -135,7 +140,7 @@ def write_release(
         "policy": spec.policy if isinstance(spec.policy, str) else "written out",
         "made_with": {"aya-data": __version__},
         "rows": sum(shard.rows for shard in shards),
-        "files": files + ledger_files + edge_files,
+        "files": files + ledger_files + edge_files + view_files,
         "stages": [{"name": name, **counts} for name, counts in stages],
         "sources": _source_facts(plan, shards, epochs, rules),
         "languages": _language_facts(shards),
@@ -145,6 +150,14 @@ def write_release(
         "statistics": statistics,
         "assertions": _assertions(plan),
     }
+    if generations:
+        manifest["generation"] = {name: made.report for name, made in sorted(generations.items())}
+        manifest["unpinned"] = sorted(
+            f"{name}/{step.partition('/')[2] or step}"
+            for name, made in generations.items()
+            for step, voice in made.voices.items()
+            if not voice["pinned"]
+        )
     written = documents(manifest)
     for name, text in sorted(written.items()):
         durable.write_bytes(fresh / name, text.encode())
@@ -166,13 +179,14 @@ def write_release(
     return Result(spec.name, version, final, manifest["rows"], rows_digest, manifest, True)
 
 
-def version_of(rows: str, ledger: str, edges: str, lock: bytes) -> str:
-    """The version of a release whose shards, ledger and edges have these logical digests."""
-    return digest("release", rows, ledger, edges, lock)[:12]
+def version_of(rows: str, ledger: str, edges: str, lock: bytes, views: Mapping[str, str]) -> str:
+    """The version of a release whose shards, ledger, edges and views of generation have these logical digests."""
+    named = [f"{name}:{found}" for name, found in sorted(views.items())]
+    return digest("release", rows, ledger, edges, lock, *named)[:12]
 
 
 def stream_digest(name: str, blocks: Iterable[str]) -> str:
-    """The logical digest of the ``ledger`` or the ``edges`` from those of its blocks.
+    """The logical digest of the ``ledger``, the ``edges`` or a view of generation from those of its blocks.
 
     A block is :data:`STREAM_BLOCK` rows of a file, or what is left of it; see :func:`stream_block`.
     """
@@ -278,7 +292,34 @@ def _write_edges(
     return _write_stream(reader, EDGES, release, "edges")
 
 
-def _write_stream(reader: Any, schema: pa.Schema, release: Path, name: str) -> tuple[list[dict[str, Any]], str]:
+def _write_views(
+    con: Any, workspace: Workspace, generations: Mapping[str, Generation], release: Path
+) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """Write what sources that ask models keep beside their rows, sorted: one view of all sources after the other."""
+    store = workspace.store
+    files: list[dict[str, Any]] = []
+    digests: dict[str, str] = {}
+    for view in sorted({view for made in generations.values() for view in made.published}):
+        selects = []
+        schema: pa.Schema | None = None
+        for source, made in sorted(generations.items()):
+            parts = made.published.get(view, [])
+            if parts:
+                listed = ", ".join(literal(str(store.check(part))) for part in parts)
+                selects.append(f"SELECT {literal(source)} AS source, * FROM read_parquet([{listed}])")
+                schema = pq.read_schema(store.root / parts[0].path)
+        assert schema is not None
+        reader = con.sql(f"{' UNION ALL BY NAME '.join(selects)} ORDER BY ALL").to_arrow_reader(STREAM_BLOCK)
+        durable.make_folder(release / "generation")
+        whole = pa.schema([pa.field("source", pa.string()), *schema.remove_metadata()])
+        written, digests[view] = _write_stream(reader, whole, release, view, "generation")
+        files += [{**file, "view": view} for file in written]
+    return files, digests
+
+
+def _write_stream(
+    reader: Any, schema: pa.Schema, release: Path, name: str, folder: str = "ledger"
+) -> tuple[list[dict[str, Any]], str]:
     """Stream sorted batches into files of at most :data:`LEDGER_ROWS` rows; return them and a logical digest."""
     files: list[dict[str, Any]] = []
     digests: list[str] = []
@@ -292,7 +333,7 @@ def _write_stream(reader: Any, schema: pa.Schema, release: Path, name: str) -> t
     batches = iter(reader)
     done = False
     while not done:
-        path = release / "ledger" / f"{name}-{len(files):05d}.parquet"
+        path = release / folder / f"{name}-{len(files):05d}.parquet"
         with open_part(path, schema, STREAM_BLOCK) as (writer, finished):
             while writer.rows + waiting < LEDGER_ROWS:
                 batch = next(batches, None)
@@ -313,14 +354,16 @@ def _write_stream(reader: Any, schema: pa.Schema, release: Path, name: str) -> t
                 rest = joined.slice(take)
                 block, waiting = ([rest] if rest.num_rows else []), rest.num_rows
         part = finished[0]
-        files.append({"path": f"ledger/{part.path}", "bytes": part.bytes, "digest": part.digest, "rows": part.rows})
+        files.append({"path": f"{folder}/{part.path}", "bytes": part.bytes, "digest": part.digest, "rows": part.rows})
     return files, stream_digest(name, digests)
 
 
-def _lock(plan: Plan) -> dict[str, Any]:
+def _lock(plan: Plan, generations: Mapping[str, Generation]) -> dict[str, Any]:
     """Everything that the release was made from: spec, revisions, digests, code keys, versions, platform."""
+    asked = {name: dict(sorted(made.voices.items())) for name, made in sorted(generations.items())}
     return {
         "spec": plan.spec.canonical(),
+        **({"generation": asked} if asked else {}),
         "limit": plan.limit,
         "sources": {
             name: {

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from aya_data.core import ledger
 from aya_data.core.store import Workspace
-from aya_data.engine import filtering, finishing, intake
+from aya_data.engine import filtering, finishing, generating, intake
 from aya_data.engine.events import Events
 from aya_data.engine.plan import Plan, Stage
 from aya_data.engine.pool import Executor
@@ -16,10 +17,15 @@ from aya_data.engine.release import Documents, Result
 from aya_data.engine.running import COMPILED, Counts, Running, StageReport
 from aya_data.engine.warming import Warming
 
-__all__ = ["Build", "StageReport", "run"]
+__all__ = ["STAGES", "Build", "StageReport", "run"]
 
 STAGES: Mapping[str, Callable[[Running, Stage], Counts]] = {
     "read": intake.read,
+    "prompts": generating.prompts,
+    "ask": generating.ask,
+    "part": generating.part,
+    "whole": generating.whole,
+    "make": generating.make,
     "derive": intake.derive,
     "keys": intake.number,
     "limit": intake.limit,
@@ -37,11 +43,12 @@ STAGES: Mapping[str, Callable[[Running, Stage], Counts]] = {
 
 @dataclass(frozen=True, slots=True)
 class Build:
-    """A finished build."""
+    """A finished build. ``asked`` tells of every voice that was asked what was expected, and what it was."""
 
     result: Result
     stages: list[StageReport]
     seconds: float
+    asked: list[dict[str, Any]] = field(default_factory=list)
 
 
 def run(
@@ -86,4 +93,4 @@ def run(
         assert state.result is not None
         result = state.result
         state.events("released", name=result.name, version=result.version, path=str(result.path), rows=result.rows)
-        return Build(result, state.reports, round(state.events.seconds, 3))
+        return Build(result, state.reports, round(state.events.seconds, 3), state.asked)

@@ -20,7 +20,7 @@ from aya_data.engine.release import Documents, LedgerPart, Result, ShardFile
 from aya_data.engine.task import Task, make_task
 from aya_data.engine.warming import Warming
 
-__all__ = ["COMPILED", "Counts", "RowPart", "Running", "StageReport", "digest_of", "keys_digest", "nth"]
+__all__ = ["COMPILED", "Counts", "Generation", "RowPart", "Running", "StageReport", "digest_of", "keys_digest", "nth"]
 
 COMPILED = ("index", "measure", "compare")
 """Kinds of stages in which filters call what is compiled."""
@@ -58,6 +58,21 @@ class RowPart:
         self.part, self.keys = part, None
 
 
+@dataclass(slots=True)
+class Generation:
+    """What a source that asks models made so far: the tables of each part and those of all, by step.
+
+    ``voices`` says by ``ask`` step which voice answered and what the journal held; ``published`` are the parts that
+    the release keeps, by view.
+    """
+
+    parts: list[dict[str, Part]] = field(default_factory=list)
+    wholes: dict[str, Part] = field(default_factory=dict)
+    voices: dict[str, dict[str, Any]] = field(default_factory=dict)
+    published: dict[str, list[Part]] = field(default_factory=dict)
+    report: dict[str, Any] = field(default_factory=dict)
+
+
 class Running:
     """The state of a build: what its stages made so far, and the stage that runs now."""
 
@@ -81,6 +96,8 @@ class Running:
         self.used: dict[str, list[str]] = {}
         self.waves: list[list[RowPart]] = [[] for _ in range(plan.waves)]
         self.reference: list[RowPart] = []
+        self.generations: dict[str, Generation] = {}
+        self.asked: list[dict[str, Any]] = []
         self.ledgers: list[LedgerPart] = []
         self.consumed: list[Part] = []
         self.indices: dict[int, Part] = {}

@@ -57,7 +57,7 @@ def scatter(
 
 
 def _annotated(table: pa.Table, facts: pa.Table) -> pa.Table:
-    """Fill ``tags``, ``scores`` and ``n_tokens`` from what the filters said."""
+    """Fill ``tags``, ``scores`` and ``n_tokens`` from what the filters said, beside what the rows came with."""
     columns = {}
     for prefix, name in ((TAG, "tags"), (SCORE, "scores")):
         given = sorted(c for c in facts.column_names if c.startswith(prefix))
@@ -66,6 +66,9 @@ def _annotated(table: pa.Table, facts: pa.Table) -> pa.Table:
         pairs = [
             [(n, v) for n, v in zip(names, row, strict=True) if v is not None] for row in zip(*values, strict=True)
         ] or [[] for _ in range(table.num_rows)]
+        if table[name].null_count < table.num_rows:
+            own = table[name].to_pylist()
+            pairs = [sorted({**dict(came or ()), **dict(said)}.items()) for came, said in zip(own, pairs, strict=True)]
         columns[name] = pa.array(pairs, ROW.field(name).type)
     tokens = f"{SCORE}n_tokens"
     if tokens in facts.column_names:

@@ -136,9 +136,9 @@ def _version(path: Path, manifest: Mapping[str, Any]) -> Iterator[Finding]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    def told(kind: str) -> Iterator[str]:
+    def told(stream: str) -> Iterator[str]:
         for file in manifest["files"]:
-            if str(file["path"]).startswith(f"ledger/{kind}-"):
+            if str(file["path"]).startswith(f"{stream}-"):
                 block: list[pa.RecordBatch] = []
                 for batch in pq.ParquetFile(path / file["path"]).iter_batches(STREAM_BLOCK):
                     while batch.num_rows:
@@ -152,12 +152,14 @@ def _version(path: Path, manifest: Mapping[str, Any]) -> Iterator[Finding]:
                     yield stream_block(pa.Table.from_batches(block))
 
     try:
-        ledger, edges = (stream_digest(kind, told(kind)) for kind in ("ledger", "edges"))
+        ledger, edges = (stream_digest(kind, told(f"ledger/{kind}")) for kind in ("ledger", "edges"))
+        listed = {str(file["view"]) for file in manifest["files"] if "view" in file}
+        views = {view: stream_digest(view, told(f"generation/{view}")) for view in sorted(listed)}
         lock = (path / "aya.lock").read_bytes()
     except (pa.ArrowException, OSError) as error:
         yield Finding(str(path), f"the version cannot be made anew: {str(error).splitlines()[0]}")
         return
-    found = version_of(manifest["digest"], ledger, edges, lock)
+    found = version_of(manifest["digest"], ledger, edges, lock, views)
     if found != manifest["version"]:
         yield Finding(str(path / "manifest.json"), f"version {manifest['version']}, what the files say gives {found}")
 

@@ -6,7 +6,7 @@ from typing import Final
 
 import pyarrow as pa
 
-__all__ = ["COMPLETIONS", "SCORE", "SCORES"]
+__all__ = ["COMPLETIONS", "POSITIONS", "SCORE", "SCORES"]
 
 COMPLETIONS: Final = pa.schema(
     [
@@ -50,3 +50,11 @@ normalised text: equal for answers that say the same. ``penalties`` names what c
 
 SCORE: Final = "score."
 """What the columns of scores begin with."""
+
+POSITIONS: Final = ("pairs", "flipped", "first_wins", "second_wins")
+"""Columns (int32) that an arbiter which compares two answers in both orders adds to its score of a completion; here
+``pairs.<arbiter>`` and so on. ``pairs``: comparisons it stood in of which both orders gave a verdict; ``flipped``:
+those of them where another answer won, or a tie was called, in the other order; ``first_wins`` and ``second_wins``:
+verdicts that it won while shown first and while shown second (ties count for neither). Each comparison counts once
+for both of its completions. Null where the completion was not compared.
+"""

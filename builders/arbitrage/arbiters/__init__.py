@@ -1,1 +1,73 @@
-"""Arbiters: what scores completions."""
+"""Arbiters: what scores completions, by itself or by asking a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from aya_data.builders.arbitrage.arbiter import Arbiter
+from aya_data.builders.arbitrage.arbiters.heuristic import HeuristicArbiter, HeuristicSettings
+from aya_data.builders.arbitrage.arbiters.judge import JudgeArbiter, JudgeSettings
+from aya_data.builders.arbitrage.arbiters.reward_model import RewardModelArbiter, RewardModelSettings
+from aya_data.builders.arbitrage.teachers import TeacherUnion
+from aya_data.core.errors import did_you_mean
+from aya_data.core.settings import Number, Settings, check_slug, wrong
+from aya_data.core.stage import Environment
+
+__all__ = ["ArbiterUnion", "EnsembleSettings", "arbiters_of", "weights_of"]
+
+KINDS: Final = {"heuristic": HeuristicArbiter, "judge": JudgeArbiter, "reward_model": RewardModelArbiter}
+
+One = Annotated[HeuristicSettings | JudgeSettings[TeacherUnion] | RewardModelSettings, Field(discriminator="kind")]
+
+
+class EnsembleSettings(Settings):
+    """Several arbiters together: each score becomes a z-score within its language, and the mean counts."""
+
+    kind: Literal["ensemble"]
+    members: Mapping[str, One] = Field(min_length=2, description="The arbiters, by a name of your choice.")
+    weights: Mapping[str, Number] = Field(
+        default={}, description="How much a member counts. Default: 1 for each.", examples=[{"reward": 2, "judge": 1}]
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> EnsembleSettings:
+        for name in self.members:
+            check_slug(name)
+        for name, weight in self.weights.items():
+            if name not in self.members:
+                raise wrong(f"weighs {name!r}, which is no member", did_you_mean(name, self.members))
+            if weight < 0:
+                raise wrong(f"weighs {name!r} with {weight}, below 0", "Weigh it with 0 to only watch it.")
+        if not any(self.weights.get(name, Decimal(1)) > 0 for name in self.members):
+            raise wrong("weighs every member with 0", "Weigh one of them with more.")
+        return self
+
+
+def _short(value: Any) -> Any:
+    return {"kind": value} if isinstance(value, str) else value
+
+
+ArbiterUnion = Annotated[
+    HeuristicSettings | JudgeSettings[TeacherUnion] | RewardModelSettings | EnsembleSettings,
+    Field(discriminator="kind"),
+    BeforeValidator(_short),
+]
+"""The settings of an arbiter, whatever its kind."""
+
+
+def arbiters_of(settings: Any, environment: Environment) -> dict[str, Arbiter]:
+    """Make the arbiters of a spec, by name: the members of an ensemble, or one that is called by its kind."""
+    members = settings.members if isinstance(settings, EnsembleSettings) else {settings.kind: settings}
+    return {name: KINDS[member.kind](name, member, environment) for name, member in sorted(members.items())}
+
+
+def weights_of(settings: Any) -> dict[str, float]:
+    """Return how much each arbiter counts; those that only watch are left out."""
+    if not isinstance(settings, EnsembleSettings):
+        return {settings.kind: 1.0}
+    weights = {name: float(settings.weights.get(name, Decimal(1))) for name in sorted(settings.members)}
+    return {name: weight for name, weight in weights.items() if weight > 0}

@@ -1,0 +1,75 @@
+"""How many tokens, how long and for how much: what is expected of requests before they are asked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from aya_data.core.generation import Voice
+from aya_data.core.journal import Journal
+from aya_data.engine.plan import Stage
+
+__all__ = ["Expectation", "expectation"]
+
+CHARACTERS = 4.0
+"""Characters of a prompt token, where nothing was measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class Expectation:
+    """What one step will ask. ``missing`` of ``wanted`` requests are not in the journal; None where nobody can know.
+
+    ``exact`` says whether they were counted. ``languages`` are the missing ones by variety. Tokens are estimates, and
+    ``completion_tokens`` an upper bound where ``measured`` is false. ``cost`` is in the currency of the stated prices.
+    """
+
+    stage: str
+    source: str
+    voice: str
+    exact: bool
+    wanted: int | None
+    missing: int | None
+    languages: Mapping[str, int]
+    measured: bool
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    seconds: float | None
+    cost: float | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        return asdict(self)
+
+
+def expectation(
+    stage: Stage,
+    voice: Voice,
+    journal: Journal,
+    wanted: int | None,
+    missing: int | None,
+    languages: Mapping[str, int],
+    chars: int,
+    exact: bool,
+) -> Expectation:
+    """Estimate tokens, time and price of ``missing`` requests with ``chars`` characters in all."""
+    rate = journal.rate()
+    measured = rate is not None and rate.answers > 0
+    prompt_tokens = completion_tokens = None
+    seconds = cost = None
+    if missing is not None and voice.priced:
+        limit = dict(voice.identity()).get("sampling") or {}
+        most = int(limit["max_tokens"]) if "max_tokens" in limit else None
+        prompt_tokens = round(chars / CHARACTERS) if chars else None
+        completion_tokens = missing * most if most is not None else None
+        if rate is not None and rate.answers > 0:
+            prompt_tokens = round(missing * rate.prompt_tokens / rate.answers)
+            completion_tokens = round(missing * rate.completion_tokens / rate.answers)
+            seconds = round(missing * rate.seconds / rate.answers, 1)
+        prices = voice.prices()
+        if prices is not None and prompt_tokens is not None and completion_tokens is not None:
+            cost = round((prompt_tokens * prices[0] + completion_tokens * prices[1]) / 1e6, 4)
+    return Expectation(
+        stage.name, stage.source, voice.name, exact, wanted, missing, dict(sorted(languages.items())), measured,
+        prompt_tokens, completion_tokens, seconds, cost,
+    )  # fmt: skip

@@ -1,0 +1,126 @@
+"""The tasks of a source that asks models: from the rows of its parents to its own.
+
+Every task makes one table of one part of the prompts (or of all). Asking itself is no task: it fills the journal
+(:mod:`aya_data.engine.asking`), from which :func:`collect` reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from aya_data.core.generation import PROMPTS, GeneratingBuilder, answers_schema
+from aya_data.core.journal import Journal
+from aya_data.core.store import Output, Part, Store
+from aya_data.engine.keying import Keys
+from aya_data.engine.reading import chosen_parents, write_batches
+
+__all__ = ["REQUESTS", "Tables", "collect", "enumerate_requests", "make", "part", "prompts", "read_tables", "whole"]
+
+Tables = Mapping[str, Part]
+"""Parts of the tables of steps, by name of the step."""
+Outcome = tuple[Mapping[str, Mapping[str, int]], Mapping[str, Any]]
+
+ROWS = 2048
+"""Prompts of a part at most: with answers of several teachers beside each, a part is still small."""
+REQUESTS = pa.schema(
+    [
+        pa.field("row", pa.int32()),
+        pa.field("tag", pa.string()),
+        pa.field("key", pa.string()),
+        pa.field("language", pa.string()),
+        pa.field("chars", pa.int32()),
+    ]
+)
+"""What a step asks for one part: ``chars`` are those of the conversation as it is sent."""
+
+
+def read_tables(store: Store, tables: Tables) -> dict[str, pa.Table]:
+    """Read the tables of one part."""
+    return {name: store.read(part) for name, part in tables.items()}
+
+
+def prompts(
+    store: Store,
+    output: Output,
+    *,
+    builder: GeneratingBuilder,
+    rows: Part,
+    selection: Part,
+    keys: Keys | None,
+    threshold: int | None,
+    part_bytes: int,
+) -> Outcome:
+    """Write the rows of one part of a parent source that are drawn, in parts of a bounded size."""
+    parents = chosen_parents(store, builder, rows, selection, keys, threshold)
+    if parents is not None:
+        each = max(1, min(ROWS, int(part_bytes / 8 / max(1, parents.nbytes / parents.num_rows))))
+        for start in range(0, parents.num_rows, each):
+            output.write(PROMPTS, parents.slice(start, each).combine_chunks())
+    return {}, {}
+
+
+def enumerate_requests(
+    store: Store, output: Output, *, builder: GeneratingBuilder, step: str, tables: Tables
+) -> Outcome:
+    """Write the keys of what a step asks for one part."""
+    asked = list(builder.requests(step, read_tables(store, tables)))
+    columns = [
+        [one.row for one in asked],
+        [one.tag for one in asked],
+        [one.request.key for one in asked],
+        [one.request.language for one in asked],
+        [sum(len(text) for _, text in one.request.messages) for one in asked],
+    ]
+    arrays = [pa.array(column, field.type) for column, field in zip(columns, REQUESTS, strict=True)]
+    output.write("requests", pa.Table.from_arrays(arrays, schema=REQUESTS))
+    return {}, {}
+
+
+def collect(store: Store, output: Output, *, requests: Part, journal: Path, voice: str) -> Outcome:
+    """Write the answers to the requests of one part, from the journal. Facts: how many failed, and tokens."""
+    asked = store.read(requests, ["row", "tag", "key"]).sort_by([("row", "ascending"), ("tag", "ascending")])
+    found = Journal(journal, voice).load().take(asked["key"].to_pylist())
+    columns = {name: asked[name] if name in asked.column_names else found[name] for name in answers_schema().names}
+    table = pa.table(columns).cast(answers_schema())
+    output.write("table", table)
+    failed = sum(finish == "failed" for finish in table["finish"].to_pylist())
+    return {}, {"answers": table.num_rows, "failed": failed}
+
+
+def part(store: Store, output: Output, *, builder: GeneratingBuilder, step: str, tables: Tables) -> Outcome:
+    """Write the table that a step makes of one part."""
+    output.write("table", builder.part(step, read_tables(store, tables)))
+    return {}, {}
+
+
+def whole(store: Store, output: Output, *, builder: GeneratingBuilder, step: str, parts: Sequence[Tables]) -> Outcome:
+    """Write the table that a step makes of all parts; reads one part at a time."""
+    output.write("table", builder.whole(step, _Lazily(store, parts)))
+    return {}, {}
+
+
+@dataclass(frozen=True, slots=True)
+class _Lazily:
+    """The tables of all parts, read one part at a time whenever somebody looks through them."""
+
+    store: Store
+    parts: Sequence[Tables]
+
+    def __iter__(self) -> Iterator[dict[str, pa.Table]]:
+        return (read_tables(self.store, tables) for tables in self.parts)
+
+
+def make(
+    store: Store, output: Output, *, builder: GeneratingBuilder, tables: Tables, stage: str, part_bytes: int
+) -> Outcome:
+    """Write the rows that come of one part, and what the release keeps beside them (parts ``publish-<view>``)."""
+    found = read_tables(store, tables)
+    counts, facts = write_batches(output, builder, builder.make(found), stage, part_bytes)
+    for view, table in sorted(builder.publish(found).items()):
+        output.write(f"publish-{view}", table)
+    return counts, facts

@@ -1,0 +1,364 @@
+"""The source ``arbitrage``: conversations and preference pairs from the answers of several teachers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import Any, ClassVar, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from aya_data.builders.arbitrage import report, review
+from aya_data.builders.arbitrage.arbiter import Arbiter
+from aya_data.builders.arbitrage.arbiters import arbiters_of, weights_of
+from aya_data.builders.arbitrage.completions import completions, conversations
+from aya_data.builders.arbitrage.learning import learn, picked
+from aya_data.builders.arbitrage.pairs import pairs
+from aya_data.builders.arbitrage.ranking import combine, norms
+from aya_data.builders.arbitrage.routing import Contender, assignments, route, second
+from aya_data.builders.arbitrage.rows import drafts
+from aya_data.builders.arbitrage.scoring import add_scores, described
+from aya_data.builders.arbitrage.settings import ArbitrageSettings
+from aya_data.builders.arbitrage.tables import SCORE
+from aya_data.builders.arbitrage.teacher import TeacherSettings, sample_seed, with_system
+from aya_data.builders.arbitrage.teachers import make_voice, samples_of
+from aya_data.core.generation import PROMPTS, Asked, GeneratingBuilder, Request, Step, Voice, request_key, voice_key
+from aya_data.core.identity import canonical, digest
+from aya_data.core.row import Kind
+from aya_data.core.stage import Batch
+
+__all__ = ["ArbitrageBuilder"]
+
+HERE: Final = "aya_data.builders.arbitrage"
+AGAIN: Final = "@2"
+"""What the names of steps of the second round end with."""
+REVIEW: Final = "review"
+
+
+class ArbitrageBuilder(GeneratingBuilder):
+    """Asks teachers, scores their answers, and picks.
+
+    Steps: ``generate/<teacher>``, ``arbiter/<name>`` where an arbiter asks a model, ``score``; then, where routing
+    learns from a share of the prompts, ``learn`` and the same again for the others (``@2``); ``norms``; where some
+    prompts are reviewed, ``select``, ``review/<name>`` and ``review``; ``route``, ``pair`` and ``report``.
+    """
+
+    Settings: ClassVar[type[ArbitrageSettings]] = ArbitrageSettings
+    libraries: ClassVar[tuple[str, ...]] = ("fasttext-numpy2-wheel", "numpy", "polars")
+    settings: ArbitrageSettings
+
+    @property
+    def kind(self) -> Kind:
+        """Conversations; pairs are told apart by what they have."""
+        return "conversation"
+
+    @property
+    def parents(self) -> tuple[str, ...]:
+        """The sources that the prompts come from."""
+        return self.settings.prompts.sources
+
+    @property
+    def rows(self) -> int | None:
+        """How many prompts to draw."""
+        return self.settings.prompts.rows
+
+    @property
+    def max_failed(self) -> int:
+        """How many requests of one voice may fail."""
+        return self.settings.max_failed
+
+    @property
+    def commit(self) -> tuple[int, float]:
+        """When answers are committed."""
+        return self.settings.commit.rows, float(self.settings.commit.seconds)
+
+    def pins(self) -> dict[str, str]:
+        """The voices, by the name of their step."""
+        voices = {step.name: self.voice(step.name) for step in self.steps() if step.kind == "ask"}
+        return {name: voice_key(voice) for name, voice in voices.items() if not name.endswith(AGAIN)}
+
+    # What there is ------------------------------------------------------------------------------------
+
+    @cached_property
+    def teachers(self) -> dict[str, Voice]:
+        """The voices of the teachers, by name."""
+        return {
+            name: make_voice(name, settings, self.environment) for name, settings in sorted(self._settings_of.items())
+        }
+
+    @property
+    def _settings_of(self) -> Mapping[str, TeacherSettings]:
+        return self.settings.teachers
+
+    @cached_property
+    def arbiters(self) -> dict[str, Arbiter]:
+        """The arbiters, by name."""
+        return arbiters_of(self.settings.arbiter, self.environment)
+
+    @cached_property
+    def reviewer(self) -> Arbiter | None:
+        """Who reviews some of the prompts."""
+        if self.settings.review is None:
+            return None
+        return review.reviewer(REVIEW, self.settings.review, self.environment)
+
+    @cached_property
+    def contenders(self) -> list[Contender]:
+        """The teachers as routing sees them, by name."""
+        return [
+            Contender(name, self._identity_of(name), self._family(name), self._settings_of[name].asked_for)
+            for name in self.teachers
+        ]
+
+    def _identity_of(self, teacher: str) -> str:
+        return digest(voice_key(self.teachers[teacher]), canonical(self._asked(teacher)))
+
+    def _family(self, teacher: str) -> str:
+        return self._settings_of[teacher].family or teacher
+
+    def _asked(self, teacher: str) -> dict[str, Any]:
+        """What decides which requests a teacher gets, beside the routing."""
+        settings = self._settings_of[teacher]
+        system = (
+            settings.system if settings.system is None or isinstance(settings.system, str) else dict(settings.system)
+        )
+        return {"languages": settings.languages, "system": system, "samples": samples_of(settings)}
+
+    # Steps --------------------------------------------------------------------------------------------
+
+    def steps(self) -> Sequence[Step]:
+        """The steps between the prompts and the rows."""
+        return self._steps
+
+    @cached_property
+    def _steps(self) -> list[Step]:
+        routing = self.settings.routing.model_dump(mode="json")
+        everybody = {one.name: one.identity for one in self.contenders}
+        scored = (f"{HERE}.scoring", *(type(one).__module__ for one in self.arbiters.values()))
+        scored += tuple(module for one in self.arbiters.values() for module in one.code)
+        identities = {name: dict(one.identity()) for name, one in self.arbiters.items()}
+        steps: list[Step] = []
+
+        def asked_and_scored(again: str, before: tuple[str, ...]) -> None:
+            generated = []
+            for name in self.teachers:
+                who = {"teachers": everybody, "routing": routing}
+                steps.append(Step(f"generate/{name}{again}", "ask", before, {"teacher": self._asked(name), **who}))
+                generated.append(steps[-1].name)
+            asked = []
+            for name, arbiter in self.arbiters.items():
+                if arbiter.voice() is not None:
+                    steps.append(Step(f"arbiter/{name}{again}", "ask", tuple(generated), identities[name]))
+                    asked.append(steps[-1].name)
+            inputs = (*generated, *asked)
+            about = {"arbiters": identities, "divergence": self.settings.review is not None}
+            steps.append(Step(f"score{again}", "part", inputs, about, scored))
+
+        asked_and_scored("", ())
+        rounds = ["score"]
+        if self.settings.routing.rounds == 2:
+            steps.append(
+                Step("learn", "whole", ("score",), {"routing": routing, "teachers": everybody, **self._judging})
+            )
+            asked_and_scored(AGAIN, ("learn",))
+            rounds.append("score" + AGAIN)
+        steps.append(Step("norms", "whole", tuple(rounds), sorted(self.arbiters), (f"{HERE}.ranking",)))
+        routed = [*rounds, "norms"]
+        if self.reviewer is not None:
+            routed += self._review_steps(steps, rounds)
+        about = {"routing": routing, "teachers": everybody, **self._judging}
+        steps.append(Step("route", "part", tuple(routed), about))
+        told = ["route"]
+        generated = tuple(step.name for step in steps if step.name.startswith("generate/"))
+        if self.settings.pairs is not None:
+            given = self.settings.pairs.model_dump(mode="json")
+            steps.append(Step("pair", "part", (*routed, *generated), {"pairs": given, **self._judging}))
+            told.append("pair")
+        steps.append(Step("report", "whole", (*routed, *told), {**about, "families": self._families}))
+        return steps
+
+    def _review_steps(self, steps: list[Step], rounds: Sequence[str]) -> list[str]:
+        assert self.reviewer is not None and self.settings.review is not None
+        chosen = self.settings.review.model_dump(mode="json", by_alias=True, exclude={"reviewer"})
+        seed = {"seed": self.environment.seed}
+        generated = tuple(step.name for step in steps if step.name.startswith("generate/"))
+        steps.append(Step("select", "whole", tuple(rounds), {**chosen, **seed}, (f"{HERE}.review",)))
+        inputs = ["select", *generated]
+        about = {"reviewer": dict(self.reviewer.identity()), **seed}
+        if self.reviewer.voice() is not None:
+            steps.append(Step(f"{REVIEW}/{REVIEW}", "ask", tuple(inputs), about))
+            inputs.append(steps[-1].name)
+        steps.append(Step(REVIEW, "part", (*rounds, *inputs), about))
+        return [REVIEW]
+
+    @property
+    def _judging(self) -> dict[str, Any]:
+        return {"weights": dict(sorted(self._weights.items())), "seed": self.environment.seed}
+
+    @property
+    def _weights(self) -> dict[str, float]:
+        return weights_of(self.settings.arbiter)
+
+    @property
+    def _families(self) -> dict[str, str]:
+        return {name: self._family(name) for name in self.teachers}
+
+    # Asking -------------------------------------------------------------------------------------------
+
+    def voice(self, step: str) -> Voice:
+        """The voice of a teacher, an arbiter or a reviewer."""
+        kind, _, name = step.removesuffix(AGAIN).partition("/")
+        if kind == "generate":
+            return self.teachers[name]
+        arbiter = self.reviewer if kind == REVIEW else self.arbiters[name]
+        found = arbiter.voice() if arbiter is not None else None
+        assert found is not None
+        return found
+
+    def expected(self, step: str) -> int:
+        """How many requests a step makes of one prompt."""
+        kind, _, name = step.removesuffix(AGAIN).partition("/")
+        if kind == "generate":
+            return samples_of(self._settings_of[name])
+        arbiter = self.reviewer if kind == REVIEW else self.arbiters[name]
+        assert arbiter is not None
+        return arbiter.expected(sum(samples_of(settings) for settings in self._settings_of.values()))
+
+    def requests(self, step: str, tables: Mapping[str, pa.Table]) -> Iterator[Asked]:
+        """List what is asked of a teacher, an arbiter or a reviewer about one part."""
+        kind, _, name = step.removesuffix(AGAIN).partition("/")
+        prompts = tables[PROMPTS]
+        if kind == "generate":
+            yield from self._questions(name, prompts, tables.get("learn"))
+            return
+        said = self._completions(tables, AGAIN if step.endswith(AGAIN) else "" if kind == "arbiter" else None)
+        if kind == REVIEW:
+            said = review.chosen_rows(said, tables["select"])
+        arbiter = self.reviewer if kind == REVIEW else self.arbiters[name]
+        assert arbiter is not None
+        yield from arbiter.requests(prompts, said)
+
+    def _questions(self, teacher: str, prompts: pa.Table, learnt: pa.Table | None) -> Iterator[Asked]:
+        """List the requests to a teacher, those with one system prompt together and the short ones first."""
+        seed = self.environment.seed
+        given = assignments(prompts, self.contenders, self.settings.routing, seed)
+        if learnt is not None:
+            best = picked(learnt, prompts, self.contenders, self.settings.routing)
+            given = second(prompts, self.contenders, self.settings.routing, seed, best)
+        settings = self._settings_of[teacher]
+        voice = voice_key(self.teachers[teacher])
+        varieties = zip(prompts["language"].to_pylist(), prompts["script"].to_pylist(), strict=True)
+        asked: list[tuple[str, int, int, tuple[tuple[str, str], ...], str]] = []
+        for row, (wanted, turns, (language, script)) in enumerate(
+            zip(given.asked[teacher].tolist(), conversations(prompts), varieties, strict=True)
+        ):
+            if wanted and turns:
+                system = settings.system_for(language, script)
+                messages = with_system(turns, system)
+                size = sum(len(text) for _, text in messages)
+                asked.append((system or "", size, row, messages, f"{language}_{script}"))
+        for _, _, row, messages, variety in sorted(asked, key=lambda one: one[:3]):
+            for sample in range(samples_of(settings)):
+                drawn = sample_seed(seed, messages, sample)
+                key = request_key(voice, messages, drawn, sample)
+                yield Asked(row, str(sample), Request(key, messages, drawn, sample, variety))
+
+    def _completions(self, tables: Mapping[str, pa.Table], round_: str | None) -> pa.Table:
+        """The completions of a round (``""`` or ``@2``), or of all."""
+        ends = ("", AGAIN) if round_ is None else (round_,)
+        names = {name: [f"generate/{name}{end}" for end in ends] for name in self.teachers}
+        answers = {name: [tables[step] for step in listed if step in tables] for name, listed in names.items()}
+        return completions(tables[PROMPTS], answers, self._families)
+
+    # Tables -------------------------------------------------------------------------------------------
+
+    def part(self, step: str, tables: Mapping[str, pa.Table]) -> pa.Table:
+        """Make the table of ``score``, ``review``, ``route`` or ``pair`` for one part."""
+        prompts = tables[PROMPTS]
+        seed = self.environment.seed
+        if step == REVIEW:
+            return self._reviewed(tables)
+        if step == "route":
+            return route(prompts, self._scores(tables), self.contenders, self.settings.routing, seed)
+        if step == "pair":
+            assert self.settings.pairs is not None
+            return pairs(self._scores(tables), self._completions(tables, None), self.settings.pairs, seed)
+        again = AGAIN if step.endswith(AGAIN) else ""
+        said = self._completions(tables, again)
+        answers = {
+            name: tables[f"arbiter/{name}{again}"] for name in self.arbiters if f"arbiter/{name}{again}" in tables
+        }
+        table = described(prompts, said, self.settings.review is not None)
+        return add_scores(table, prompts, said, self.arbiters, answers)
+
+    def _reviewed(self, tables: Mapping[str, pa.Table]) -> pa.Table:
+        """The keys of completions that were reviewed, with what the reviewer said."""
+        assert self.reviewer is not None
+        said = review.chosen_rows(self._completions(tables, None), tables["select"])
+        found = self.reviewer.score(tables[PROMPTS], said, tables.get(f"{REVIEW}/{REVIEW}"))
+        columns = {"row": said["row"], "teacher": said["teacher"], "sample": said["sample"]}
+        return pa.table({**columns, **{f"{name}.{REVIEW}": found[name] for name in found.column_names}})
+
+    def _scores(self, tables: Mapping[str, pa.Table]) -> pa.Table:
+        """All that is known of the completions of a part, with the score that counts."""
+        rounds = [tables[name] for name in ("score", "score" + AGAIN) if name in tables]
+        order = [("row", "ascending"), ("teacher", "ascending"), ("sample", "ascending")]
+        scores = combine(pa.concat_tables(rounds).sort_by(order), self._weights, tables["norms"])
+        if REVIEW not in tables:
+            return scores
+        joined = scores.join(tables[REVIEW], ["row", "teacher", "sample"], join_type="left outer").sort_by(order)
+        verdict = joined[SCORE + REVIEW]
+        # A prompt counts as reviewed where some answer to it has a verdict: then verdicts alone count.
+        rows = pc.unique(joined["row"].filter(pc.is_valid(verdict)))
+        reviewed = pc.is_in(joined["row"], value_set=rows)
+        place = joined.schema.get_field_index("score")
+        return joined.set_column(place, "score", pc.if_else(reviewed, verdict, joined["score"]))
+
+    def whole(self, step: str, parts: Iterable[Mapping[str, pa.Table]]) -> pa.Table:
+        """Make the table of ``learn``, ``norms``, ``select`` or ``report``."""
+        names = sorted(self.arbiters)
+        routing = self.settings.routing
+        if step == "norms":
+            rounds = (tables[name] for tables in parts for name in ("score", "score" + AGAIN) if name in tables)
+            return norms(rounds, names)
+        if step == "learn":
+            return learn(parts, self.contenders, routing, self._weights, self.environment.seed)
+        if step == "select":
+            assert self.settings.review is not None
+            rounds = (tables[name] for tables in parts for name in ("score", "score" + AGAIN) if name in tables)
+            return review.select(pa.concat_tables(rounds), self.settings.review, self.environment.seed)
+        found = report.make(
+            ((self._scores(tables), tables["route"], tables.get("pair")) for tables in parts),
+            self.contenders, routing, {name: getattr(one, "family", None) for name, one in self.arbiters.items()},
+            self.environment.seed,
+        )  # fmt: skip
+        return pa.table({"report": pa.array([canonical(found).decode()], pa.string())})
+
+    # Rows ---------------------------------------------------------------------------------------------
+
+    def make(self, tables: Mapping[str, pa.Table]) -> Iterator[Batch]:
+        """Make a conversation of every prompt whose answer was picked, and its preference pairs."""
+        texts = self._completions(tables, None)
+        models = {name: getattr(self._settings_of[name], "model", None) or name for name in self.teachers}
+        yield drafts(
+            tables[PROMPTS],
+            conversations(tables[PROMPTS]),
+            dict(zip(texts["key"].to_pylist(), texts["text"].to_pylist(), strict=True)),
+            tables["route"],
+            tables.get("pair"),
+            models,
+            self.source,
+            self.settings.answers,
+        )
+
+    def publish(self, tables: Mapping[str, pa.Table]) -> Mapping[str, pa.Table]:
+        """Keep the completions without their texts, what each arbiter said, what was picked, and the pairs."""
+        return report.views(self._scores(tables), tables["route"], tables.get("pair"))
+
+    def report(self, wholes: Mapping[str, pa.Table]) -> Mapping[str, Any]:
+        """How the teachers fared, and what the arbiter is inclined to."""
+        import json
+
+        found: dict[str, Any] = json.loads(wholes["report"]["report"][0].as_py())
+        return found

@@ -1,0 +1,85 @@
+"""What a release keeps of an arbitrage beside its rows: views for the catalog, and the report."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from aya_data.builders.arbitrage.bias import bias
+from aya_data.builders.arbitrage.collected import collect
+from aya_data.builders.arbitrage.comparison import compare
+from aya_data.builders.arbitrage.ranking import arbiters_of
+from aya_data.builders.arbitrage.routing import Contender, RoutingSettings
+from aya_data.builders.arbitrage.tables import SCORE
+
+__all__ = ["make", "views"]
+
+COMPLETION = (
+    "prompt", "language", "script", "teacher", "family", "sample", "key", "finish", "tokens", "chars", "length",
+    "digest", "penalties", "score",
+)  # fmt: skip
+DECISION = (
+    "prompt", "language", "script", "teacher", "sample", "key", "score", "reason", "tied", "candidates",
+)  # fmt: skip
+SIDES = tuple(
+    f"{side}_{name}" for side in ("chosen", "rejected") for name in ("teacher", "sample", "key", "score")
+)  # fmt: skip
+
+
+def make(
+    parts: Iterable[tuple[pa.Table, pa.Table, pa.Table | None]],
+    contenders: Sequence[Contender],
+    routing: RoutingSettings,
+    families: Mapping[str, str | None],
+    seed: int,
+) -> dict[str, Any]:
+    """Report on all parts, each its scores, decisions and pairs: JSON, whatever their order.
+
+    ``families`` is the model family of each arbiter that has one. Who was asked how often and won; the comparison of
+    strategies; what the arbiters are inclined to; decisions by reason and pairs by outcome.
+    """
+    reasons: Counter[str] = Counter()
+    outcomes: Counter[str] = Counter()
+
+    def scores() -> Iterator[pa.Table]:
+        for scored, decisions, pairs in parts:
+            reasons.update(decisions["reason"].to_pylist())
+            outcomes.update(pairs["outcome"].to_pylist() if pairs is not None else ())
+            yield scored
+
+    collected = collect(scores(), contenders, seed)
+    translated = routing.teacher if routing.kind == "translate" else None
+    return {
+        "decisions": dict(sorted(reasons.items())),
+        "pairs": dict(sorted(outcomes.items())),
+        "comparison": compare(collected, seed, translated=translated, least=routing.least),
+        "bias": bias(collected, families),
+    }
+
+
+def views(scores: pa.Table, decisions: pa.Table, pairs: pa.Table | None) -> Mapping[str, pa.Table]:
+    """Return the tables ``completions``, ``scores``, ``decisions`` and ``pairs`` of one part.
+
+    The texts of answers that were not picked stay in the journal: no filter has seen them.
+    """
+    found = {"completions": scores.select(COMPLETION), "scores": _long(scores), "decisions": decisions.select(DECISION)}
+    if pairs is not None:
+        found["pairs"] = pairs.select(["prompt", "language", "script", *SIDES, "margin", "outcome"])
+    return found
+
+
+def _long(scores: pa.Table) -> pa.Table:
+    """One row for every completion and arbiter."""
+    parts = []
+    for arbiter in arbiters_of(scores):
+        note = f"note.{arbiter}"
+        said = scores.select(["prompt", "language", "script", "teacher", "sample"])
+        said = said.append_column("arbiter", pa.repeat(pa.scalar(arbiter), scores.num_rows))
+        said = said.append_column("score", scores[SCORE + arbiter])
+        notes = scores[note] if note in scores.column_names else pa.nulls(scores.num_rows, pa.string())
+        parts.append(said.append_column("note", pc.cast(notes, pa.string())))
+    return pa.concat_tables(parts)

@@ -1,0 +1,253 @@
+"""Review sheets: what people are given to judge, and reading what they wrote.
+
+A sheet is JSON Lines or CSV (UTF-8), by the ending of its name; one line for each distinct answer to a prompt:
+
+| column | |
+|---|---|
+| ``prompt``, ``answer`` | keys, to be left alone: the row_key, and a hash of it with the text of the answer |
+| ``language`` | variety of the prompt |
+| ``conversation`` | what was asked, every turn after its role |
+| ``text`` | the answer |
+| ``score`` | empty; a number on the scale, best highest. Left empty, the answer stays unjudged |
+| ``note`` | empty; anything to say about it |
+
+No teacher is named, and the answers to a prompt stand in drawn order. Only ``answer``, ``score`` and ``note`` are read
+back, so that other columns may be removed or edited, and lines be sorted or left out. In CSV, a text that a spreadsheet
+would take for a formula begins with an apostrophe; separators may be commas, semicolons or tabs, and a decimal comma is
+read as one.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+import pyarrow as pa
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from aya_data.builders.arbitrage.completions import conversations
+from aya_data.core import durable
+from aya_data.core.errors import InputError, did_you_mean
+from aya_data.core.identity import digest, draws
+from aya_data.core.settings import Number, Settings, wrong
+
+__all__ = ["SHEET", "HumanSettings", "Verdict", "answer_keys", "check_known", "read_verdicts", "sheet", "write_sheet"]
+
+SHEET: Final = ("prompt", "answer", "language", "conversation", "text", "score", "note")
+KEY = re.compile(r"[0-9a-f]{32}")
+NUMBER = re.compile(r"-?[0-9]{1,6}(?:[.,][0-9]{1,6})?", re.ASCII)
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+def _named(value: tuple[str, ...]) -> tuple[str, ...]:
+    for path in value:
+        _format(path)
+    return value
+
+
+def _format(path: str) -> Literal["jsonl", "csv"]:
+    ending = path.rpartition(".")[2].lower()
+    if ending not in ("jsonl", "csv"):
+        raise wrong(f"names {path[:80]!r}, which is no review sheet", "Sheets end in .jsonl or .csv.")
+    return "csv" if ending == "csv" else "jsonl"
+
+
+class HumanSettings(Settings):
+    """Review by people: a sheet to fill in, and verdicts from sheets that were."""
+
+    kind: Literal["human"]
+    verdicts: Annotated[tuple[str, ...], BeforeValidator(_listed), AfterValidator(_named)] = Field(
+        (),
+        description="A sheet that was filled in, or several of different people, relative to the spec. Default: none.",
+        examples=["review/filled.csv"],
+    )
+    scale: tuple[Number, Number] = Field((Decimal(1), Decimal(10)), description="The worst and the best score.")
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What one person said of one answer, in line ``line`` of ``file``."""
+
+    answer: str
+    score: Decimal
+    note: str | None
+    file: str
+    line: int
+
+
+def answer_keys(completions: pa.Table) -> pa.Array:
+    """Return the key of every completion's answer: equal for equal answers to one prompt."""
+    pairs = zip(completions["prompt"].to_pylist(), completions["text"].to_pylist())
+    return pa.array([digest("reviewed", prompt, text) for prompt, text in pairs], pa.string())
+
+
+def sheet(chosen: pa.Table, prompts: pa.Table, completions: pa.Table, seed: int) -> pa.Table:
+    """Make the lines for those prompts of one part that are among ``chosen``, as strings.
+
+    ``prompts`` are the rows of the part, ``completions`` their completions. The lines of all parts together, in
+    the order of ``place``, are the sheet; :func:`write_sheet` drops that column.
+    """
+    places = dict(zip(chosen["prompt"].to_pylist(), chosen["place"].to_pylist()))
+    names = ("row", "prompt", "language", "script", "text")
+    columns = [completions[name].to_pylist() for name in names]
+    keys = answer_keys(completions).to_pylist()
+    drawn = draws(seed, "sheet", keys).tolist()
+    lines: dict[str, tuple[int, int, dict[str, Any]]] = {}
+    shown: dict[int, str] = {}
+    for key, order, (row, prompt, language, script, text) in zip(keys, drawn, zip(*columns)):
+        if prompt not in places:
+            continue
+        if row not in shown:
+            (turns,) = conversations(prompts.slice(row, 1))
+            shown[row] = "\n\n".join(f"[{role}]\n{content}" for role, content in turns)
+        line = dict.fromkeys(SHEET, "") | {
+            "prompt": prompt,
+            "answer": key,
+            "language": f"{language}_{script}" if script else language,
+            "conversation": shown[row],
+            "text": text,
+        }
+        lines[key] = (places[prompt], order, line)
+    listed = [{"place": place, **line} for place, _, line in sorted(lines.values(), key=lambda one: one[:2])]
+    schema = pa.schema([pa.field("place", pa.int32()), *(pa.field(name, pa.string()) for name in SHEET)])
+    return pa.Table.from_pylist(listed, schema)
+
+
+def write_sheet(path: Path, parts: Iterable[pa.Table]) -> None:
+    """Write the lines of all parts, durably, as the ending of the name says."""
+    lines = [line for part in parts for line in part.to_pylist()]
+    # Parts come in order of their own; within a prompt the drawn order stays.
+    lines.sort(key=lambda line: line["place"])
+    out = io.StringIO()
+    if _format(path.name) == "csv":
+        writer = csv.DictWriter(out, SHEET, extrasaction="ignore", lineterminator="\r\n")
+        writer.writeheader()
+        for line in lines:
+            writer.writerow({name: _harmless(str(line[name])) for name in SHEET})
+        durable.write_bytes(path, b"\xef\xbb\xbf" + out.getvalue().encode())
+        return
+    for line in lines:
+        shown = {name: line[name] or None if name in ("score", "note") else line[name] for name in SHEET}
+        out.write(json.dumps(shown, ensure_ascii=False) + "\n")
+    durable.write_bytes(path, out.getvalue().encode())
+
+
+def _harmless(text: str) -> str:
+    return f"'{text}" if text.startswith(FORMULA) else text
+
+
+def read_verdicts(path: Path, shown: str, scale: tuple[Decimal, Decimal]) -> list[Verdict]:
+    """Read a sheet that was filled in; ``shown`` is what errors call it.
+
+    Raises :class:`InputError` at the line for a column that no sheet has, an answer that is no key or stands there
+    twice, and a score that is no number on the scale.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise InputError(
+            f"cannot read the review sheet: {error.strerror}", "Remove it from verdicts until it exists.", shown
+        ) from None
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise InputError("is not UTF-8", "Save the sheet as UTF-8.", f"{shown}:{line}") from None
+    verdicts: dict[str, Verdict] = {}
+    lines = _csv(text, shown) if _format(path.name) == "csv" else _jsonl(text, shown)
+    for number, cells in lines:
+        where = f"{shown}:{number}"
+        for name in cells:
+            if name not in SHEET:
+                raise InputError(f"has a column {name!r}, which no sheet has", did_you_mean(name, SHEET), where)
+        answer, score = cells.get("answer"), _number(cells.get("score"), scale, where)
+        if not isinstance(answer, str) or not KEY.fullmatch(answer):
+            raise InputError("has no key in the column 'answer'", "Leave that column as it was written.", where)
+        if score is None:
+            continue
+        if answer in verdicts:
+            raise InputError(
+                f"judges the answer {answer} again, after line {verdicts[answer].line}",
+                "Keep one line; sheets of several people are files of their own.",
+                where,
+            )
+        note = str(cells.get("note") or "").strip() or None
+        verdicts[answer] = Verdict(answer, score, note, shown, number)
+    return list(verdicts.values())
+
+
+def check_known(verdicts: Iterable[Verdict], known: Collection[str]) -> None:
+    """Raise :class:`InputError` for the first verdict, by file and line, on an answer that is not among ``known``."""
+    unknown = sorted(
+        (verdict.file, verdict.line, verdict.answer) for verdict in verdicts if verdict.answer not in known
+    )
+    if unknown:
+        file, line, answer = unknown[0]
+        more = f" ({len(unknown)} such lines)" if len(unknown) > 1 else ""
+        raise InputError(
+            f"judges the answer {answer}, which nobody gave{more}",
+            "The prompts or teachers are others than those of the sheet. Remove the line, or the sheet from verdicts.",
+            f"{file}:{line}",
+        )
+
+
+def _number(value: object, scale: tuple[Decimal, Decimal], where: str) -> Decimal | None:
+    text = "" if value is None or isinstance(value, bool) else str(value).strip()
+    if not text and not isinstance(value, bool):
+        return None
+    if NUMBER.fullmatch(text):
+        number = Decimal(text.replace(",", "."))
+        if scale[0] <= number <= scale[1]:
+            return number
+    raise InputError(
+        f"has the score {str(value)[:40]!r}",
+        f"Write a number from {scale[0].normalize():f} to {scale[1].normalize():f}, or nothing.",
+        where,
+    )
+
+
+def _jsonl(text: str, shown: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line, parse_float=str, parse_int=str)
+        except (ValueError, RecursionError):
+            value = None
+        if not isinstance(value, dict):
+            raise InputError("is no line of JSON with an object", "Mend the line.", f"{shown}:{number}")
+        yield number, value
+
+
+def _csv(text: str, shown: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    head = text.partition("\n")[0]
+    separator = max(",;\t", key=head.count)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    names: list[str] | None = None
+    begin = 1
+    limit = csv.field_size_limit(len(text) + 1)
+    try:
+        for cells in reader:
+            if names is None:
+                names = [cell.strip() for cell in cells]
+                absent = next((name for name in ("answer", "score") if name not in names), None)
+                if absent is not None:
+                    raise InputError(f"has no column {absent!r}", "Keep the first line as it was.", f"{shown}:1")
+            elif any(cell.strip() for cell in cells):
+                if len(cells) > len(names):
+                    raise InputError("has more cells than columns", "Quote texts with separators.", f"{shown}:{begin}")
+                yield begin, dict(zip(names, cells))
+            begin = reader.line_num + 1
+    except csv.Error as error:
+        raise InputError(f"is no CSV: {error}", "Mend the quotes.", f"{shown}:{begin}") from None
+    finally:
+        csv.field_size_limit(limit)

@@ -1,0 +1,507 @@
+"""Models that run in processes of their own: starting, asking and ending them.
+
+Why not here: an engine's pins need not meet those of this package (any ``python`` may run it), and memory of a GPU is
+given back for certain only when its process has ended. A :class:`Host` says what to start; a :class:`HostSession` has
+it running. The processes speak :mod:`~aya_data.builders.arbitrage.teachers.hosted_protocol`; several (one for each
+group of GPUs) take from one stream of requests.
+
+A process that dies is named and started again, and what it had not answered is asked again, one by one, so that a
+request that kills it is found: one that did so twice, alone, fails with that reason, and the others go on. Three deaths
+in a row without an answer between them stop the build.
+
+Each process leads a process group of its own, and the whole group is killed when the session is left; the next model
+starts when they are all gone. When *this* process is killed, by SIGKILL too, the kernel ends the pipe to them, on which
+they kill themselves.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.resources
+import importlib.resources.abc
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final
+
+from aya_data.builders.arbitrage.teachers.hosted_protocol import frame, frames
+from aya_data.core import durable
+from aya_data.core.errors import BuildError, InputError
+from aya_data.core.generation import ABSENT, FAILED, STOP, Answer, Place, Request
+
+__all__ = ["Host", "HostSession", "Replica", "interpreter"]
+
+DATA_FILES = ("hosted_protocol.py", "hosted.py")
+PACKAGE: Final = "aya_data.builders.arbitrage.teachers"
+DEATHS: Final = 3
+"""So many deaths in a row, without an answer between them, stop the build."""
+ALONE: Final = 2
+"""A request that was the only one in flight at so many deaths fails."""
+PULSE: Final = 1.0
+"""Seconds without an answer after which the caller hears that there is none."""
+TAIL: Final = 4
+"""Lines of the log that an error shows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """One process of several that run the same model: what it has of its own."""
+
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Variables on top of this process's own, such as CUDA_VISIBLE_DEVICES."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Settings on top of the host's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """What to start, and how to ask it.
+
+    ``scripts`` are files of this package (or paths of others): the first is run, the rest lie beside it. ``settings``
+    is JSON, sent to the engine. ``window`` is how many requests a process holds at most. ``python`` is the interpreter,
+    by default this one.
+    """
+
+    name: str
+    settings: Mapping[str, Any]
+    scripts: Sequence[str | Path] = ("hosted.py", "hosted_protocol.py")
+    replicas: Sequence[Replica] = (Replica(),)
+    window: int = 256
+    python: Path | None = None
+    start_limit: float = 3600.0
+    """Seconds that loading may take."""
+    patience: float = 1800.0
+    """Seconds without any step of the engine, requests being there, after which it counts as stuck."""
+    grace: float = 5.0
+    """Seconds that a process has to end by itself before its group is killed."""
+
+
+def interpreter(name: str | None, base: Path) -> Path | None:
+    """Find the interpreter that a setting ``python`` names: a file, or a command of the PATH. None means this one.
+
+    Raises :class:`InputError`. A link is not followed: a virtual environment's interpreter is one.
+    """
+    if name is None:
+        return None
+    if "/" not in name and (found := shutil.which(name)):
+        return Path(found)
+    path = base / Path(name).expanduser()
+    if not path.is_file() or not os.access(path, os.X_OK):
+        raise InputError(f"there is no Python interpreter {name!r}", f"Give the path of one (looked for {path}).")
+    return Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would leave the virtual environment
+
+
+@dataclass(slots=True)
+class _Held:
+    """A request that is not answered yet."""
+
+    request: Request
+    asked: int = 0
+    deaths: int = 0
+    """At which it was the only one in flight."""
+    suspect: bool = False
+    """In flight when the process died; it is asked alone from then on."""
+
+
+class _Process:
+    """One running process and what it holds."""
+
+    def __init__(self, host: Host, replica: Replica, folder: Path, log: Path) -> None:
+        self.host, self.replica, self.folder, self.log = host, replica, folder, log
+        self.held: dict[int, _Held] = {}
+        self.suspects: deque[_Held] = deque()
+        self.deaths = 0
+        self.facts: Mapping[str, Any] | None = None
+        self.error: Mapping[str, Any] | None = None
+        self.running = False
+
+    # Life.
+
+    def start(self) -> None:
+        """Start it and send the settings; it is ready when :attr:`facts` are there."""
+        mine_in, its_out = os.pipe()
+        its_in, mine_out = os.pipe()
+        log = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        try:
+            self.process = subprocess.Popen(
+                [
+                    str(self.host.python or sys.executable),
+                    *("-X", "faulthandler"),
+                    str(self.folder / Path(self.host.scripts[0]).name),
+                    *(str(its_in), str(its_out)),
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=(its_in, its_out),
+                env=_environment(self.replica.environment),
+                start_new_session=True,
+            )
+        except OSError as error:
+            os.close(mine_in)
+            os.close(mine_out)
+            raise InputError(
+                f"{self.host.name}: {self.host.python or sys.executable} cannot be run: {error.strerror}",
+                "Check 'python'.",
+            ) from error
+        finally:
+            for descriptor in (its_in, its_out, log):
+                os.close(descriptor)
+        os.set_blocking(mine_out, False)
+        self.read, self.write = mine_in, mine_out
+        self.incoming, self.outgoing = bytearray(), bytearray()
+        self.facts, self.error, self.steps, self.idle = None, None, -1, 0.0
+        self.running = True
+        self._say({"kind": "start", "settings": {**self.host.settings, **self.replica.settings}})
+
+    def end(self, grace: float) -> str:
+        """End it and all of its group, and say how it ended: ``exit code 0``, ``signal 9 (SIGKILL)``."""
+        self.running = False
+        leader = self.process.pid
+        until = time.monotonic() + grace
+        while not self.dead() and time.monotonic() < until:
+            time.sleep(0.01)
+        own = self.dead()
+        # Not reaped yet, so its number and its group's are still its own.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(leader, signal.SIGKILL)
+        code = self.process.wait()
+        _await_group(leader)
+        for descriptor in (self.read, self.write):
+            os.close(descriptor)
+        if not own:
+            return "killed"
+        if code < 0:
+            with contextlib.suppress(ValueError):
+                return f"signal {-code} ({signal.Signals(-code).name})"
+        return f"exit code {code}"
+
+    def dead(self) -> bool:
+        """Whether it has ended; it stays unreaped, so that nobody else gets its number."""
+        if self.process.returncode is not None:
+            return True
+        found = os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
+        return found is not None
+
+    # Talk.
+
+    @property
+    def room(self) -> int:
+        """How many new requests it may be sent: none before all suspects have been asked, each alone."""
+        if not self.ready or self.suspects or any(held.suspect for held in list(self.held.values())[:1]):
+            return 0
+        return self.host.window - len(self.held)
+
+    @property
+    def ready(self) -> bool:
+        """Whether it listens to requests."""
+        return self.running and self.facts is not None and self.error is None
+
+    def ask(self, number: int, held: _Held) -> None:
+        """Send one request."""
+        held.asked += 1
+        if not self.held:
+            self.idle = 0.0
+        self.held[number] = held
+        request = held.request
+        messages = [list(turn) for turn in request.messages]
+        self._say({"kind": "ask", "id": number, "messages": messages, "seed": request.seed, "sample": request.sample})
+
+    def stop(self) -> None:
+        """Tell it to leave."""
+        self._say({"kind": "stop"})
+
+    def _say(self, message: dict[str, Any]) -> None:
+        self.outgoing += frame(message)
+        self.flush()
+
+    def flush(self) -> None:
+        """Write what the pipe takes now."""
+        try:
+            while self.outgoing:
+                del self.outgoing[: os.write(self.write, self.outgoing[: 1 << 16])]
+        except BlockingIOError:
+            pass
+        except BrokenPipeError:
+            self.outgoing.clear()  # it is dead or dying, which reading will show
+
+    def messages(self) -> list[dict[str, Any]] | None:
+        """Read what it says now; None at the end of the pipe, or where something else writes into it."""
+        data = os.read(self.read, 1 << 18)
+        if not data:
+            return None
+        self.incoming += data
+        try:
+            return list(frames(self.incoming))
+        except ValueError:
+            return None
+
+
+class HostSession:
+    """The processes of one model, ready to be asked. Use it as a context manager, from one thread.
+
+    Raises, on entering, :class:`InputError` for a model or interpreter that cannot be used and :class:`BuildError`
+    where loading it fails otherwise, with the end of the log.
+    """
+
+    def __init__(self, host: Host, place: Place) -> None:
+        self.host, self.place = host, place
+        self._processes: list[_Process] = []
+        self._number = 0
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+
+    @property
+    def facts(self) -> list[Mapping[str, Any]]:
+        """What each process says of itself: versions, device, digests of tokenizer and template."""
+        return [dict(process.facts or {}) for process in self._processes]
+
+    @property
+    def pids(self) -> list[int]:
+        """The processes, which are the leaders of their groups too."""
+        return [process.process.pid for process in self._processes]
+
+    def __enter__(self) -> HostSession:
+        durable.make_folder(self.place.temporary)
+        durable.make_folder(self.place.log.parent)
+        self._folder = tempfile.TemporaryDirectory(prefix="host-", dir=self.place.temporary)
+        try:
+            folder = Path(self._folder.name)
+            for script in self.host.scripts:
+                # Copied, so that nothing of this package's folder hides a library of the same name.
+                with importlib.resources.as_file(_script(script)) as path:
+                    shutil.copyfile(path, folder / path.name)
+            logs = _logs(self.place.log, len(self.host.replicas))
+            for replica, log in zip(self.host.replicas, logs, strict=True):
+                log.unlink(missing_ok=True)
+                process = _Process(self.host, replica, folder, log)
+                process.start()
+                self._processes.append(process)
+            while any(process.facts is None for process in self._processes):
+                for _ in self._listen(PULSE):
+                    pass
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        running = [process for process in self._processes if process.running]
+        for process in running:
+            process.stop()
+        for process in running:
+            process.end(0.0 if process.facts is None else self.host.grace)
+        if self._folder is not None:
+            self._folder.cleanup()
+            self._folder = None
+
+    def ask(self, requests: Iterator[Request]) -> Iterator[Answer | None]:
+        """Answer requests, as :meth:`~aya_data.core.generation.Session.ask` says, with at most ``window`` of them in
+        each process."""
+        more = True
+        spoke = time.monotonic()
+        try:
+            while True:
+                more = self._send(requests, more)
+                if not more and not any(process.held or process.suspects for process in self._processes):
+                    return
+                for answer in self._listen(max(0.0, min(PULSE, spoke + PULSE - time.monotonic()))):
+                    yield answer
+                    spoke = time.monotonic()
+                if time.monotonic() - spoke >= PULSE:
+                    yield None
+                    spoke = time.monotonic()
+        finally:
+            # Left early: what is still being answered belongs to nobody.
+            for process in self._processes:
+                process.held.clear()
+                process.suspects.clear()
+
+    def _send(self, requests: Iterator[Request], more: bool) -> bool:
+        """Fill up all processes, the emptiest first; return whether there may be more requests."""
+        for process in self._processes:
+            if process.suspects and process.ready and not process.held:
+                process.ask(self._next(), process.suspects.popleft())
+        while more:
+            process = max(self._processes, key=lambda one: one.room)
+            if process.room <= 0:
+                break
+            request = next(requests, None)
+            if request is None:
+                return False
+            process.ask(self._next(), _Held(request))
+        return more
+
+    def _next(self) -> int:
+        self._number += 1
+        return self._number
+
+    def _listen(self, wait: float) -> Iterator[Answer]:
+        """Wait so long for something to come from any process, and act on it."""
+        poll = select.poll()
+        readers = {process.read: process for process in self._processes if process.running}
+        for process in readers.values():
+            poll.register(process.read, select.POLLIN | select.POLLHUP)
+            if process.outgoing:
+                poll.register(process.write, select.POLLOUT)
+        began = time.monotonic()
+        events = poll.poll(wait * 1000)
+        waited = time.monotonic() - began
+        heard = {readers[descriptor] for descriptor, _ in events if descriptor in readers}
+        for process in readers.values():
+            process.flush()
+            ended = False
+            process.idle = 0.0 if process in heard and process.facts is None else process.idle + waited
+            if process in heard:
+                said = process.messages()
+                ended = said is None
+                for message in said or ():
+                    yield from self._heard(process, message)
+            # A worker of the engine may hold the pipe open after its leader died.
+            if ended or (process not in heard and process.dead()):
+                yield from self._died(process)
+            else:
+                yield from self._waited(process)
+
+    def _heard(self, process: _Process, message: Mapping[str, Any]) -> Iterator[Answer]:
+        kind = message.get("kind")
+        if kind == "ready":
+            process.facts, process.idle = message["facts"], 0.0
+        elif kind == "error":
+            process.error = message
+        elif kind == "alive":
+            if message["steps"] != process.steps:
+                process.steps, process.idle = message["steps"], 0.0
+        elif kind == "answer":
+            held = process.held.pop(message["id"], None)
+            process.idle = 0.0
+            process.deaths = 0
+            if held is not None:
+                yield _answer(held, message)
+
+    def _waited(self, process: _Process) -> Iterator[Answer]:
+        """Judge a process that says nothing."""
+        limit = self.host.start_limit if process.facts is None else self.host.patience
+        if process.idle > limit and (process.held or process.facts is None):
+            doing = "was not loaded" if process.facts is None else "did nothing"
+            yield from self._died(process, f"{doing} for {limit:.0f} s")
+
+    def _died(self, process: _Process, stuck: str = "") -> Iterator[Answer]:
+        # Where the leader is gone already, or going, that is how it ended; what is stuck is killed.
+        how = process.end(0.0 if stuck else self.host.grace)
+        how = stuck or how
+        error = process.error
+        name = self.host.name
+        if error is not None and (process.facts is None or error["input"]):
+            if error["input"]:
+                raise InputError(f"{name}: {error['reason']}", error["remedy"])
+            raise BuildError(f"{name}: the model cannot be loaded: {error['reason']}", self._seen(process, False))
+        if error is not None:
+            how = error["reason"]
+        process.deaths += 1
+        loading = process.facts is None
+        if process.deaths >= DEATHS or (loading and process.deaths == 1):
+            while_ = "while it was loaded" if loading else f"{DEATHS} times without an answer"
+            raise BuildError(f"{name}: the model's process died {while_}: {how}", self._seen(process, True))
+        held = list(process.held.values())
+        process.held.clear()
+        for one in held:
+            one.suspect = True
+        process.start()
+        if len(held) != 1:
+            process.suspects.extend(held)
+            return
+        (one,) = held
+        one.deaths += 1
+        if one.deaths >= ALONE:
+            reason = f"the model's process died {ALONE} times while it answered this request alone: {how}"
+            yield Answer(one.request.key, finish=FAILED, reason=reason, attempts=one.asked)
+        else:
+            # Others first: they show whether it is this request or the model.
+            process.suspects.append(one)
+
+    def _seen(self, process: _Process, tail: bool) -> str:
+        lines = _last_lines(process.log) if tail else []
+        return (f"It said: {' / '.join(lines)}. " if lines else "") + f"Its log is {process.log}."
+
+
+def _script(script: str | Path) -> importlib.resources.abc.Traversable:
+    return script if isinstance(script, Path) else importlib.resources.files(PACKAGE) / script
+
+
+def _environment(own: Mapping[str, str]) -> dict[str, str]:
+    variables = {**os.environ, **own}
+    # It would hide the protocol from the script beside it.
+    variables.pop("PYTHONSAFEPATH", None)
+    return variables
+
+
+def _answer(held: _Held, message: Mapping[str, Any]) -> Answer:
+    finish = str(message.get("finish", STOP))
+    value = message.get("value")
+    return Answer(
+        held.request.key,
+        text=message.get("text"),
+        value=None if value is None else float(value),
+        finish=finish,
+        prompt_tokens=message.get("prompt_tokens"),
+        completion_tokens=message.get("completion_tokens"),
+        reason=message.get("reason") if finish in (ABSENT, FAILED) else None,
+        attempts=held.asked,
+    )
+
+
+def _logs(log: Path, count: int) -> list[Path]:
+    if count == 1:
+        return [log]
+    return [log.with_name(f"{log.stem}-{number}{log.suffix}") for number in range(count)]
+
+
+def _last_lines(log: Path) -> list[str]:
+    """The last lines of a log that say something."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - 8192))
+            text = file.read().decode("utf-8", "replace")
+    except OSError:
+        return []
+    lines = [line.strip()[:200] for line in text.splitlines()]
+    return [line for line in lines if line][-TAIL:]
+
+
+def _await_group(group: int, limit: float = 30.0) -> None:
+    """Wait until no process of a killed group holds memory; those that nobody reaps do not."""
+    until = time.monotonic() + limit
+    while time.monotonic() < until and any(_alive(group)):
+        time.sleep(0.01)
+
+
+def _alive(group: int) -> Iterator[bool]:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return
+    except PermissionError:
+        pass
+    processes = Path("/proc")
+    if not (processes / "self" / "stat").exists():
+        yield True
+        return
+    for entry in processes.iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError, ValueError, IndexError):
+                # After the name, which may hold anything: state, parent, group.
+                state, _, its_group = (entry / "stat").read_text().rpartition(")")[2].split()[:3]
+                if int(its_group) == group and state not in "ZX":
+                    yield True

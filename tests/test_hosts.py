@@ -1,0 +1,549 @@
+"""Models in processes of their own: what is asked, how often, and what becomes of processes that die.
+
+The parrot is an engine of the standard library alone that speaks the real protocol; the rest runs tiny models.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aya_data.builders.arbitrage.teachers.host import Host, HostSession, Replica, interpreter
+from aya_data.builders.arbitrage.teachers.transformers_engine import TransformersSettings, TransformersTeacher
+from aya_data.core import license as licenses
+from aya_data.core.errors import BuildError, InputError, MissingExtra
+from aya_data.core.generation import ABSENT, FAILED, LENGTH, STOP, Answer, Place, Request, voice_key
+from aya_data.core.stage import Environment
+from tests.tiny_models import CHATML, causal_lm, needs_transformers
+
+PARROT = """
+import os, signal, subprocess, sys, time
+from pathlib import Path
+from hosted_protocol import Refused, serve
+
+class Parrot:
+    def __init__(self, settings):
+        self.settings, self.facts = settings, {"engine": "parrot"}
+        if settings.get("worker"):
+            worker = subprocess.Popen(["sleep", "600"])
+            self.facts["worker"] = worker.pid
+
+    def run(self, desk):
+        folder = Path(self.settings["folder"])
+        while requests := desk.take(self.settings.get("batch", 4)):
+            for request in requests:
+                said = request["messages"][-1][1]
+                with (folder / "asked").open("a") as file:
+                    file.write(said + "\\n")
+                print("hears", said, flush=True)
+                if "deadly" in said or ("once" in said and not (folder / said).exists()):
+                    (folder / said).touch()
+                    os.kill(os.getpid(), signal.SIGKILL)
+                if "raises" in said:
+                    raise RuntimeError("no parrot says that")
+                while "waits" in said and not (folder / "go").exists() and not desk.stopped:
+                    time.sleep(0.01)
+                if "stuck" in said:
+                    time.sleep(600)
+                if "long" in said:
+                    desk.absent(request["id"], "too long for a parrot", prompt_tokens=9)
+                elif "hoarse" in said:
+                    desk.fail(request["id"], "hoarse")
+                else:
+                    desk.answer(request["id"], text=said + self.settings.get("says", "!"), prompt_tokens=1,
+                                completion_tokens=len(said))
+
+def load(settings):
+    if settings.get("refuses"):
+        raise Refused("this parrot does not speak", "Take another.")
+    if settings.get("crashes"):
+        print("a feather falls", file=sys.stderr, flush=True)
+        os.abort()
+    return Parrot(settings)
+
+if __name__ == "__main__":
+    serve(load)
+"""
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path / "cache", tmp_path / "scratch", tmp_path / "log" / "voice.log")
+
+
+def parrot(folder: Path, *, replicas: Sequence[Replica] = (Replica(),), window: int = 8, **settings: Any) -> Host:
+    script = folder / "parrot.py"
+    script.write_text(PARROT)
+    limits = {name: settings.pop(name) for name in ("patience", "grace") if name in settings}
+    return Host(
+        "polly",
+        {"folder": str(folder), **settings},
+        scripts=(script, "hosted_protocol.py"),
+        replicas=replicas,
+        window=window,
+        **limits,
+    )
+
+
+def requests(texts: Sequence[str]) -> Iterator[Request]:
+    return (Request(text, (("user", text),), number) for number, text in enumerate(texts))
+
+
+def answered(session: HostSession, texts: Sequence[str]) -> dict[str, Answer]:
+    found = [answer for answer in session.ask(requests(texts)) if answer is not None]
+    assert len(found) == len({answer.key for answer in found})
+    return {answer.key: answer for answer in found}
+
+
+def asked(folder: Path) -> Counter[str]:
+    return Counter((folder / "asked").read_text().splitlines())
+
+
+def gone(descriptor: int, seconds: float = 30) -> bool:
+    """Whether the process behind a pidfd has ended, waited for."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(seconds * 1000))
+
+
+# Asking.
+
+
+def test_every_request_is_answered_once_with_a_bounded_number_in_flight(tmp_path: Path, place: Place) -> None:
+    texts = [f"word {number}" for number in range(300)]
+    pulled = received = most = 0
+
+    def pulling() -> Iterator[Request]:
+        nonlocal pulled, most
+        for request in requests(texts):
+            pulled += 1
+            most = max(most, pulled - received)
+            yield request
+
+    found: list[Answer] = []
+    with HostSession(parrot(tmp_path, window=8), place) as session:
+        assert session.facts == [{"engine": "parrot"}]
+        for answer in session.ask(pulling()):
+            if answer is not None:
+                received += 1
+                found.append(answer)
+    assert most == 8
+    assert sorted(answer.key for answer in found) == sorted(texts)
+    assert all(answer.text == answer.key + "!" for answer in found)
+    assert found[0] == Answer(found[0].key, text=found[0].key + "!", prompt_tokens=1, completion_tokens=6)
+    assert set(asked(tmp_path).values()) == {1}
+    assert "hears word 0\n" in place.log.read_text()
+    assert list(place.temporary.iterdir()) == []
+
+
+def test_processes_share_one_stream(tmp_path: Path, place: Place) -> None:
+    replicas = tuple(Replica({"NUMBER": str(one)}, {"says": f" {one}"}) for one in range(2))
+    texts = [f"word {number}" for number in range(200)]
+    with HostSession(parrot(tmp_path, replicas=replicas), place) as session:
+        found = answered(session, texts)
+        assert len(set(session.pids)) == 2
+    assert sorted(found) == sorted(texts)
+    assert {answer.text[-1] for answer in found.values() if answer.text} == {"0", "1"}
+    assert sorted(path.name for path in place.log.parent.iterdir()) == ["voice-0.log", "voice-1.log"]
+
+
+def test_what_cannot_be_answered_says_why(tmp_path: Path, place: Place) -> None:
+    with HostSession(parrot(tmp_path), place) as session:
+        found = answered(session, ["a long story", "hoarse", "fine"])
+    assert found["a long story"] == Answer(
+        "a long story", finish=ABSENT, reason="too long for a parrot", prompt_tokens=9
+    )
+    assert found["hoarse"] == Answer("hoarse", finish=FAILED, reason="hoarse")
+    assert found["fine"].text == "fine!"
+
+
+def test_the_caller_hears_while_nothing_arrives(tmp_path: Path, place: Place) -> None:
+    with HostSession(parrot(tmp_path), place) as session:
+        stream = session.ask(requests(["waits"]))
+        assert next(stream) is None
+        (tmp_path / "go").touch()
+        assert [answer.text for answer in stream if answer is not None] == ["waits!"]
+
+
+def test_a_session_can_be_asked_again_after_it_was_left_in_the_middle(tmp_path: Path, place: Place) -> None:
+    with HostSession(parrot(tmp_path), place) as session:
+        stream = session.ask(requests([f"old {number}" for number in range(20)]))
+        assert next(answer for answer in stream if answer is not None).text == "old 0!"
+        stream.close()  # type: ignore[attr-defined]
+        assert sorted(answered(session, ["new 1", "new 2"])) == ["new 1", "new 2"]
+
+
+# Dying.
+
+
+def test_a_killed_process_is_started_again_and_asked_for_what_it_owes(tmp_path: Path, place: Place) -> None:
+    texts = [f"word {number}" for number in range(60)]
+    found = []
+    with HostSession(parrot(tmp_path, window=8, batch=1), place) as session:
+        (first,) = session.pids
+        for answer in session.ask(requests(texts)):
+            if answer is not None:
+                found.append(answer)
+                if len(found) == 20:
+                    os.kill(session.pids[0], signal.SIGKILL)
+        assert session.pids != [first]
+    assert sorted(answer.key for answer in found) == sorted(texts)
+    assert {answer.text for answer in found} == {text + "!" for text in texts}
+    twice = [text for text, times in asked(tmp_path).items() if times > 1]
+    assert len(twice) <= 8
+    assert {answer.key for answer in found if answer.attempts > 1} >= set(twice)
+
+
+def test_a_request_that_kills_is_found_and_the_others_go_on(tmp_path: Path, place: Place) -> None:
+    texts = [*(f"word {number}" for number in range(20)), "deadly", *(f"late {number}" for number in range(20))]
+    with HostSession(parrot(tmp_path), place) as session:
+        found = answered(session, texts)
+    assert sorted(found) == sorted(texts)
+    assert [key for key, answer in found.items() if answer.failed] == ["deadly"]
+    assert found["deadly"] == Answer(
+        "deadly",
+        finish=FAILED,
+        reason="the model's process died 2 times while it answered this request alone: signal 9 (SIGKILL)",
+        attempts=3,
+    )
+    assert asked(tmp_path)["deadly"] == 3
+
+
+def test_an_engine_that_raises_is_named_by_what_it_said(tmp_path: Path, place: Place) -> None:
+    with HostSession(parrot(tmp_path), place) as session:
+        found = answered(session, ["raises", "fine"])
+    assert found["fine"].text == "fine!"
+    assert found["raises"].reason == (
+        "the model's process died 2 times while it answered this request alone: RuntimeError: no parrot says that"
+    )
+
+
+def test_three_deaths_without_an_answer_stop_the_build(tmp_path: Path, place: Place) -> None:
+    with HostSession(parrot(tmp_path), place) as session:
+        with pytest.raises(BuildError) as error:
+            answered(session, ["deadly 1", "deadly 2", "deadly 3"])
+    assert str(error.value).startswith(
+        "polly: the model's process died 3 times without an answer: signal 9 (SIGKILL). It said: hears deadly"
+    )
+    assert str(error.value).endswith(f"Its log is {place.log}.")
+
+
+def test_a_process_that_hangs_is_killed(tmp_path: Path, place: Place) -> None:
+    with HostSession(parrot(tmp_path, patience=0.2), place) as session:
+        with pytest.raises(BuildError, match=r"died 3 times without an answer: did nothing for 0 s"):
+            answered(session, ["stuck 1", "stuck 2", "stuck 3"])
+
+
+# Starting and leaving.
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"refuses": True}, InputError, r"polly: this parrot does not speak\. Take another\."),
+        (
+            {"crashes": True},
+            BuildError,
+            (
+                r"polly: the model's process died while it was loaded: signal 6 \(SIGABRT\)\. "
+                r"It said: .*\. Its log is .*voice\.log\."
+            ),
+        ),
+    ],
+)
+def test_a_model_that_does_not_start_is_one_error(
+    settings: dict[str, Any], error: type[Exception], message: str, tmp_path: Path, place: Place
+) -> None:
+    with pytest.raises(error) as raised, HostSession(parrot(tmp_path, **settings), place):
+        pass
+    assert re.fullmatch(message, str(raised.value))
+    if error is BuildError:
+        assert "a feather falls" in place.log.read_text()
+    assert list(place.temporary.iterdir()) == []
+
+
+def test_an_interpreter_that_is_none(tmp_path: Path) -> None:
+    assert interpreter(None, tmp_path) is None
+    (tmp_path / "python").symlink_to(sys.executable)
+    assert interpreter("./python", tmp_path) == tmp_path / "python"
+    with pytest.raises(InputError, match="there is no Python interpreter 'env/bin/python'"):
+        interpreter("env/bin/python", tmp_path)
+
+
+def test_leaving_ends_the_whole_group(tmp_path: Path, place: Place) -> None:
+    with HostSession(parrot(tmp_path, worker=True, grace=0.1), place) as session:
+        processes = [session.pids[0], session.facts[0]["worker"]]
+        descriptors = [os.pidfd_open(process) for process in processes]
+        stream = session.ask(requests(["waits"]))
+        assert next(stream) is None
+    assert all(gone(descriptor, 0) for descriptor in descriptors)
+    for descriptor in descriptors:
+        os.close(descriptor)
+
+
+PARENT = """
+import sys
+from pathlib import Path
+from aya_data.builders.arbitrage.teachers.host import HostSession
+from tests.test_hosts import Place, parrot, requests
+
+folder = Path(sys.argv[1])
+with HostSession(parrot(folder, worker=True), Place(folder, folder / "scratch", folder / "log")) as session:
+    for answer in session.ask(requests(["waits"])):
+        print(session.pids[0], session.facts[0]["worker"], flush=True)
+"""
+
+
+def test_processes_end_when_their_parent_is_killed(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", PARENT, str(tmp_path)], stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1]
+    ) as parent:
+        assert parent.stdout is not None
+        descriptors = [os.pidfd_open(int(process)) for process in parent.stdout.readline().split()]
+        assert len(descriptors) == 2 and not any(gone(descriptor, 0) for descriptor in descriptors)
+        parent.kill()
+        assert all(gone(descriptor) for descriptor in descriptors)
+    for descriptor in descriptors:
+        os.close(descriptor)
+
+
+# A model of transformers.
+
+PROMPTS = [
+    "Hi",
+    "What is the capital of France?",
+    "日本の首都はどこですか。",
+    "Mji mkuu wa Kenya ni upi? " * 3,
+    "x",
+    "Write a short poem about the sea. Explain why the sky is blue in two sentences.",
+    "Türkiye'nin başkenti neresidir?",
+    "ما هي عاصمة مصر؟",
+]
+
+
+def environment(base: Path) -> Environment:
+    return Environment(base, base / "cache", True, 7, None, licenses.policy("any"))
+
+
+def teacher(base: Path, model: Path | str, sampling: dict[str, Any], **more: Any) -> TransformersTeacher:
+    settings = TransformersSettings.model_validate(
+        {"engine": "transformers", "model": str(model), "sampling": {"n": 1, "temperature": 0, **sampling}, **more}
+    )
+    return TransformersTeacher("tiny", settings, environment(base))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return causal_lm(tmp_path_factory.mktemp("models") / "llama")
+
+
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tiny models are slowed down by threads that wait for each other."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+def plain(model: Path, prompts: Sequence[str], **more: Any) -> list[tuple[str, str, int, int]]:
+    """What transformers generates for each prompt by itself: text, how it ended, tokens of prompt and answer."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    network = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+    found = []
+    for prompt in prompts:
+        text = tokenizer.apply_chat_template(
+            [{"role": "user", "content": prompt}], add_generation_prompt=True, tokenize=False
+        )
+        ids = tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"]
+        made = network.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, pad_token_id=0, **more)
+        tokens = made[0, ids.shape[1] :].tolist()
+        ended = tokens[-1] == tokenizer.eos_token_id
+        text = tokenizer.decode(tokens[:-1] if ended else tokens, skip_special_tokens=True)
+        text = text if ended else text.rstrip("\ufffd")
+        found.append((text, STOP if ended else LENGTH, ids.shape[1], len(tokens)))
+    return found
+
+
+def said(answer: Answer) -> tuple[str | None, str, int | None, int | None]:
+    return answer.text, answer.finish, answer.prompt_tokens, answer.completion_tokens
+
+
+@needs_transformers
+def test_at_temperature_0_batches_give_what_transformers_gives_each_prompt_alone(
+    model: Path, tmp_path: Path, place: Place
+) -> None:
+    voice = teacher(tmp_path, model, {"max_tokens": 24, "repetition_penalty": 1.3}, batch_size=3)
+    with voice.session(place) as session:
+        assert isinstance(session, HostSession)
+        assert session.facts[0]["dtype"] == "float32"
+        found = answered(session, PROMPTS)
+        too_long = answered(session, ["word " * 600])
+    wanted = plain(model, PROMPTS, max_new_tokens=24, repetition_penalty=1.3)
+    assert [said(found[prompt]) for prompt in PROMPTS] == wanted
+    (absent,) = too_long.values()
+    assert absent.finish == ABSENT and absent.text is None
+    assert re.fullmatch(r"the conversation has \d+ tokens, the model takes 512", str(absent.reason))
+
+
+@needs_transformers
+def test_samples_depend_on_their_seed_and_not_on_their_batch_nor_on_deaths(
+    model: Path, tmp_path: Path, place: Place
+) -> None:
+    sampling = {"temperature": 0.9, "top_p": 0.95, "top_k": 100, "min_p": 0.001, "max_tokens": 24}
+    voice = teacher(tmp_path, model, sampling, batch_size=4)
+
+    def ask(session: Any, numbers: Sequence[int]) -> Iterator[Answer]:
+        each = ((PROMPTS[number % 8], number) for number in numbers)
+        stream = session.ask(Request(str(number), (("user", text),), number) for text, number in each)
+        return (answer for answer in stream if answer is not None)
+
+    with voice.session(place) as session:
+        assert isinstance(session, HostSession)
+        together = {answer.key: said(answer) for answer in ask(session, range(24))}
+        assert {answer.key: said(answer) for answer in ask(session, [5])} == {"5": together["5"]}
+        again = {}
+        for answer in ask(session, range(23, -1, -1)):
+            again[answer.key] = said(answer)
+            if len(again) == 6:
+                os.kill(session.pids[0], signal.SIGKILL)
+        assert again == together
+    texts = {text for text, *_ in together.values()}
+    assert len(texts) == 24
+
+
+@needs_transformers
+def test_stop_texts_end_an_answer(model: Path, tmp_path: Path, place: Place) -> None:
+    whole = plain(model, PROMPTS, max_new_tokens=24)
+    stop = next(text for text, *_ in whole if len(text) > 12)[5:7]
+    voice = teacher(tmp_path, model, {"max_tokens": 24, "stop": [stop]}, batch_size=8)
+    with voice.session(place) as session:
+        found = answered(session, PROMPTS)  # type: ignore[arg-type]
+    for prompt, (text, finish, _, tokens) in zip(PROMPTS, whole, strict=True):
+        answer = found[prompt]
+        assert answer.completion_tokens is not None
+        if stop in text:
+            assert (answer.text, answer.finish) == (text[: text.index(stop)], STOP)
+            assert answer.completion_tokens <= tokens
+        else:
+            assert (answer.text, answer.finish) == (text, finish)
+
+
+@needs_transformers
+def test_a_model_that_is_none_is_one_clear_error(model: Path, tmp_path: Path, place: Place) -> None:
+    bare = causal_lm(tmp_path / "bare", template=None)
+    with pytest.raises(InputError) as error, teacher(tmp_path, bare, {"max_tokens": 4}).session(place):
+        pass
+    assert str(error.value) == ("tiny: the tokenizer has no chat template. Name a Jinja file under 'chat_template'.")
+    (bare / "model.safetensors").write_bytes(b"no weights at all")
+    with pytest.raises(InputError, match=r"^tiny: the model cannot be loaded: ") as error:
+        with teacher(tmp_path, bare, {"max_tokens": 4}, chat_template="bare/config.json").session(place):
+            pass
+    assert "\n" not in str(error.value)
+
+
+def test_without_torch_the_extra_is_named(tmp_path: Path, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    import importlib.util
+
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "torch" else find(name, *rest))
+    with pytest.raises(MissingExtra, match=r"pip install 'aya-data\[transformers\]'"):
+        teacher(tmp_path, tmp_path, {"max_tokens": 4}).session(place)
+
+
+# What a model is.
+
+
+def folder(path: Path, **changed: bytes) -> Path:
+    """A folder that looks like a model; nothing loads it."""
+    files = {
+        "config.json": b'{"num_labels": 1}',
+        "generation_config.json": b"{}",
+        "model.safetensors": b"weights" * 1000,
+        "tokenizer.json": b"{}",
+        "tokenizer_config.json": b"{}",
+        "chat_template.jinja": CHATML.encode(),
+        "README.md": b"A model.",
+    }
+    path.mkdir(parents=True)
+    for name, content in {**files, **changed}.items():
+        (path / name).write_bytes(content)
+    return path
+
+
+def test_a_copy_is_the_same_model_and_one_byte_makes_another(tmp_path: Path) -> None:
+    def key(path: Path, **more: Any) -> str:
+        return voice_key(teacher(tmp_path, path, {"max_tokens": 9, **more.pop("sampling", {})}, **more))
+
+    one = folder(tmp_path / "one")
+    same = folder(tmp_path / "elsewhere" / "same", **{"README.md": b"Moved."})
+    assert key(one) == key(same)
+    assert key(one, dtype="float32", device="cpu", batch_size=1) == key(one)
+    assert key(one, sampling={"n": 4}) == key(one)
+    others = [
+        key(one, sampling={"temperature": 1}),
+        key(one, max_length=64),
+        key(one, template_variables={"enable_thinking": False}),
+        key(one, chat_template="one/README.md"),
+        key(folder(tmp_path / "a", **{"model.safetensors": b"weights" * 999 + b"weighty"})),
+        key(folder(tmp_path / "b", **{"chat_template.jinja": CHATML.encode() + b" "})),
+        key(folder(tmp_path / "c", **{"tokenizer.json": b"{ }"})),
+        key(folder(tmp_path / "d", **{"generation_config.json": b'{"eos_token_id": 5}'})),
+    ]
+    assert len({key(one), *others}) == 9
+    (one / "model.safetensors").write_bytes(b"weights" * 999 + b"weighty")
+    assert key(one) == others[4]
+
+
+def test_digests_are_kept_and_made_anew_when_a_file_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from aya_data.builders.arbitrage.teachers import local_model
+
+    one = folder(tmp_path / "one")
+    monkeypatch.setattr(local_model, "SETTLED", -1)
+    first = voice_key(teacher(tmp_path, one, {"max_tokens": 9}))
+    kept = sorted((tmp_path / "cache" / "models" / "digests").iterdir())
+    assert len(kept) == 6
+    written = [path.stat().st_mtime_ns for path in kept]
+    assert voice_key(teacher(tmp_path, one, {"max_tokens": 9})) == first
+    assert [path.stat().st_mtime_ns for path in kept] == written
+    before = (one / "model.safetensors").stat()
+    (one / "model.safetensors").write_bytes(b"weights" * 999 + b"weighty")
+    os.utime(one / "model.safetensors", ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert voice_key(teacher(tmp_path, one, {"max_tokens": 9})) != first
+
+
+@pytest.mark.parametrize(
+    ("missing", "message"),
+    [
+        ("config.json", r"there is no model '.*one'. .*one holds no config\.json\."),
+        ("model.safetensors", r"there is no model '.*one'. .*one holds no weights, such as model\.safetensors\."),
+        ("tokenizer", r"there is no tokenizer '.*one'. The model has none: name one under 'tokenizer'\."),
+    ],
+)
+def test_what_a_folder_lacks_is_said(missing: str, message: str, tmp_path: Path) -> None:
+    one = folder(tmp_path / "one")
+    for path in one.iterdir():
+        if path.name.startswith(missing) or (missing == "tokenizer" and path.name == "chat_template.jinja"):
+            path.unlink()
+    with pytest.raises(InputError) as error:
+        teacher(tmp_path, one, {"max_tokens": 9}).identity()
+    assert re.fullmatch(message, str(error.value))
+
+
+def test_names_that_are_no_model(tmp_path: Path) -> None:
+    with pytest.raises(
+        InputError, match=r"as a Hub repository it needs a revision\. Write 'revision: …', best a commit"
+    ):
+        teacher(tmp_path, "org/model", {"max_tokens": 9}).identity()
+    with pytest.raises(InputError, match="Give a folder or a Hub repository"):
+        teacher(tmp_path, "./model", {"max_tokens": 9}).identity()

@@ -1,0 +1,579 @@
+"""Routing: who is asked, how scores are combined, whose answer is taken, and what strategies are worth."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import math
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import TypeAdapter, ValidationError
+
+from aya_data.builders.arbitrage.collected import collect
+from aya_data.builders.arbitrage.comparison import compare
+from aya_data.builders.arbitrage.fixed import fixed_map, fixed_teachers
+from aya_data.builders.arbitrage.intervals import bootstrap, prompt_hashes, scatter, wilson
+from aya_data.builders.arbitrage.ranking import combine, norms, ranking
+from aya_data.builders.arbitrage.router import lines, predict, train
+from aya_data.builders.arbitrage.routing import Contender, RoutingSettings, assignments, route, second
+from aya_data.builders.arbitrage.tables import SCORES
+from aya_data.core.errors import WrongSetting
+from aya_data.core.identity import draw
+
+SEED = 7
+LANGUAGES = (("eng", "Latn"), ("tur", "Latn"), ("zho", "Hans"))
+
+
+def uniform(*key: object) -> float:
+    return draw(0, "test", " ".join(map(str, key))) / 2**64
+
+
+def normal(*key: object) -> float:
+    return math.sqrt(-2 * math.log(uniform(*key, "r") or 1e-300)) * math.cos(2 * math.pi * uniform(*key, "a"))
+
+
+def hexed(*fields: object) -> str:
+    return hashlib.blake2b(" ".join(map(str, fields)).encode(), digest_size=16).hexdigest()
+
+
+def contender(name: str, identity: str = "", languages: Sequence[str] | None = None, family: str = "") -> Contender:
+    return Contender(
+        name, identity or f"model of {name}", family or name, lambda one, _: languages is None or one in languages
+    )
+
+
+def prompt_table(keys: Sequence[str], languages: Sequence[tuple[str, str]] | None = None) -> pa.Table:
+    found = languages or [LANGUAGES[index % 3] for index in range(len(keys))]
+    messages = [
+        [{"role": "user", "content": f"Question {key} in {one[0]}"}] for key, one in zip(keys, found, strict=True)
+    ]
+    turn = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+    return pa.table(
+        {
+            "row_key": pa.array(keys, pa.string()),
+            "language": pa.array([one[0] for one in found], pa.string()),
+            "script": pa.array([one[1] for one in found], pa.string()),
+            "messages": pa.array(messages, turn),
+            "chosen": pa.array([None] * len(keys), turn),
+            "rejected": pa.array([None] * len(keys), turn),
+        }
+    )
+
+
+def score_table(prompts: pa.Table, answers: Iterable[Mapping[str, Any]]) -> pa.Table:
+    """Scores from answers: row, teacher, sample, and what else of a score differs from the default."""
+    listed = sorted(answers, key=lambda one: (one["row"], one["teacher"], one.get("sample", 0)))
+    about = prompts.select(["row_key", "language", "script"]).to_pylist()
+    arbiters = sorted({name for one in listed for name in one if name.startswith("score.")})
+    extra = sorted(
+        {
+            name
+            for one in listed
+            for name in one
+            if name.partition(".")[0] in ("pairs", "flipped", "first_wins", "second_wins")
+        }
+    )
+    rows = []
+    for one in listed:
+        prompt = about[one["row"]]
+        made = {
+            "row": one["row"], "prompt": prompt["row_key"], "language": prompt["language"], "script": prompt["script"],
+            "teacher": one["teacher"], "family": one.get("family", one["teacher"]), "sample": one.get("sample", 0),
+            "key": one.get("key", hexed(prompt["row_key"], one["teacher"], one.get("sample", 0))), "finish": "stop",
+            "tokens": None, "chars": 100, "length": one.get("length", 1.0),
+            "digest": one.get("digest", hexed("says", prompt["row_key"], one["teacher"], one.get("sample", 0))),
+            "penalties": one.get("penalties", []),
+        }  # fmt: skip
+        rows.append(made | {name: one.get(name) for name in (*arbiters, *extra)})
+    fields = [
+        *SCORES,
+        *(pa.field(name, pa.float64()) for name in arbiters),
+        *(pa.field(name, pa.int32()) for name in extra),
+    ]
+    return pa.Table.from_pylist(rows, schema=pa.schema(fields))
+
+
+def scored(prompts: pa.Table, answers: Iterable[Mapping[str, Any]]) -> pa.Table:
+    return combine(score_table(prompts, answers), {"a": 1.0})
+
+
+def routing(**given: Any) -> RoutingSettings:
+    return RoutingSettings.model_validate(given)
+
+
+def keys(count: int) -> list[str]:
+    return [hexed("prompt", index) for index in range(count)]
+
+
+# Settings -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"kind": "single"}, "is single without teacher"),
+        ({"kind": "learned", "share": 0.2}, "is learned without temperature"),
+        ({"kind": "fixed"}, "needs either teachers or held_out, found neither"),
+        ({"kind": "fixed", "held_out": 0.2, "teachers": {"tur": "a"}}, "needs either teachers or held_out, found both"),
+        ({"kind": "reward", "teacher": "a"}, "is reward, which has no teacher"),
+        ({"kind": "random", "share": 0.1}, "is random, which has no share"),
+        ({"kind": "fixed", "teachers": {"klingonish": "a"}}, "names 'klingonish', which is no language"),
+    ],
+)
+def test_settings_that_do_not_fit_together_are_refused(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        routing(**given)
+    assert message in str(caught.value)
+
+
+def test_a_text_alone_is_the_kind_and_names_are_checked() -> None:
+    short = TypeAdapter(RoutingSettings).validate_python("reward")
+    assert (short.kind, short.rounds, short.learns) == ("reward", 1, None)
+    assert routing(kind="learned", share=0.25, temperature=0.5).rounds == 2
+    with pytest.raises(Exception, match="names the teacher 'qwem'") as caught:
+        routing(kind="single", teacher="qwem").check(["qwen", "command"])
+    assert "Did you mean 'qwen'?" in str(caught.value.context)  # type: ignore[attr-defined]
+
+
+# Who is asked -------------------------------------------------------------------------------------
+
+
+def asked(given: Any) -> list[set[str]]:
+    return [{name for name, mask in given.asked.items() if mask[row]} for row in range(len(given.scored))]
+
+
+def test_every_kind_asks_those_it_should() -> None:
+    prompts = prompt_table(keys(600))
+    pool = [contender("a"), contender("b"), contender("c", languages=["tur"])]
+    languages = prompts["language"].to_pylist()
+    everybody = [{"a", "b"} | ({"c"} if language == "tur" else set()) for language in languages]
+    assert asked(assignments(prompts, pool, routing(kind="reward"), SEED)) == everybody
+    single = asked(assignments(prompts, pool, routing(kind="single", teacher="c"), SEED))
+    assert single == [{"c"} if language == "tur" else set() for language in languages]
+    declared = routing(kind="fixed", teachers={"tur": "c", "zho_Hans": "b", "default": "a"})
+    wanted = {"eng": {"a"}, "tur": {"c"}, "zho": {"b"}}
+    assert asked(assignments(prompts, pool, declared, SEED)) == [wanted[language] for language in languages]
+    drawn = asked(assignments(prompts, pool, routing(kind="random"), SEED))
+    assert all(len(one) == 1 and one <= all_ for one, all_ in zip(drawn, everybody, strict=True))
+    shares = [sum(one == {name} for one in drawn) / 600 for name in "abc"]
+    assert shares[0] == pytest.approx(4 / 9, abs=0.06) and shares[2] == pytest.approx(1 / 9, abs=0.04)
+
+
+def test_a_second_round_asks_one_teacher_for_what_the_first_left() -> None:
+    prompts = prompt_table(keys(900))
+    pool = [contender("a"), contender("b")]
+    given = routing(kind="fixed", held_out=0.2)
+    first = assignments(prompts, pool, given, SEED)
+    assert first.scored.mean() == pytest.approx(0.2, abs=0.04)
+    assert asked(first) == [{"a", "b"} if held else set() for held in first.scored]
+    then = second(prompts, pool, given, SEED, pa.array(["b", "a", None] * 300))
+    assert asked(then) == [
+        set() if held else one for held, one in zip(first.scored, [{"b"}, {"a"}, set()] * 300, strict=True)
+    ]
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.permutations(range(5)), st.sampled_from(["random", "reward", "learned"]), st.integers(1, 20))
+def test_names_and_order_of_teachers_and_prompts_change_nobody_who_is_asked(
+    order: list[int], kind: str, cut: int
+) -> None:
+    given = routing(kind=kind, **({"share": 0.3, "temperature": 1} if kind == "learned" else {}))
+    prompts = prompt_table(keys(21))
+    pool = [contender(name, f"identity {index // 2}") for index, name in enumerate("abcde")]
+    one = assignments(prompts, pool, given, SEED)
+    # New names in the same order, so that teachers of one identity stay in theirs.
+    renamed = [contender(f"z{index}", f"identity {index // 2}") for index in range(5)]
+    other = [assignments(part, [renamed[at] for at in order], given, SEED) for part in (prompts[:cut], prompts[cut:])]
+    for index, name in enumerate("abcde"):
+        both = np.concatenate([half.asked[f"z{index}"] for half in other])
+        assert one.asked[name].tolist() == both.tolist()
+
+
+def test_a_further_teacher_takes_only_what_it_wins() -> None:
+    prompts = prompt_table(keys(400))
+    pool = [contender(name) for name in "abc"]
+    before = asked(assignments(prompts, pool, routing(kind="random"), SEED))
+    after = asked(assignments(prompts, [*pool, contender("d")], routing(kind="random"), SEED))
+    assert all(new in (old, {"d"}) for old, new in zip(before, after, strict=True))
+
+
+# Scores -------------------------------------------------------------------------------------------
+
+
+def test_norms_and_the_ensemble_follow_the_plain_definition() -> None:
+    prompts = prompt_table(keys(60))
+    answers = [
+        {
+            "row": row, "teacher": teacher, "score.a": round(normal(row, teacher, "a") * 3 + row % 3, 4),
+            "score.b": round(normal(row, teacher, "b") * 0.1 - row % 3, 4),
+            "penalties": ["truncated"] if row % 7 == 0 and teacher == "x" else [],
+        }
+        for row in range(60) for teacher in "xyz"
+    ]  # fmt: skip
+    table = score_table(prompts, answers)
+    normed = norms([table[:50], table[50:]], ["a", "b"])
+    assert normed.equals(norms([table[90:], table[:90]], ["b", "a"]))
+    found = combine(table, {"a": 1.0, "b": 3.0}, normed).to_pylist()
+    z = []
+    for arbiter in ("score.a", "score.b"):
+        values: dict[str, list[float]] = {}
+        for one in table.to_pylist():
+            if not one["penalties"]:
+                values.setdefault(one["language"], []).append(one[arbiter])
+        z.append(
+            [
+                (one[arbiter] - statistics.fmean(values[one["language"]])) / statistics.pstdev(values[one["language"]])
+                for one in table.to_pylist()
+            ]
+        )
+    for row, a, b in zip(found, *z, strict=True):
+        assert row["score"] == pytest.approx((a + 3 * b) / 4, abs=1e-4)
+        assert row["disagreement"] == pytest.approx(abs(a - b) / 2, abs=1e-4)
+
+
+def test_an_arbiter_that_is_silent_on_a_prompt_does_not_count_there() -> None:
+    prompts = prompt_table(keys(2))
+    answers = [
+        {"row": 0, "teacher": "x", "score.a": 1.0, "score.b": 5.0},
+        {"row": 0, "teacher": "y", "score.a": 2.0, "score.b": None},
+        {"row": 1, "teacher": "x", "score.a": None, "score.b": None},
+        {"row": 1, "teacher": "y", "score.a": None, "score.b": 1.0},
+    ]
+    table = score_table(prompts, answers)
+    found = combine(table, {"a": 1.0, "b": 1.0}, norms([table], ["a", "b"]))
+    assert found["arbiters"].to_pylist() == [1, 1, 0, 1]
+    one, two, none, other = found["score"].to_pylist()
+    assert one < two and none is None and other is not None
+    assert found["disagreement"].null_count == 4
+    alone = combine(table, {"a": 1.0})
+    assert alone["score"].to_pylist() == [1.0, 2.0, None, None]
+
+
+def test_penalties_come_before_scores_and_scores_before_none() -> None:
+    prompts = prompt_table(keys(1))
+    table = scored(
+        prompts,
+        [
+            {"row": 0, "teacher": "a", "score.a": 9.0, "penalties": ["truncated"]},
+            {"row": 0, "teacher": "b", "score.a": 1.0},
+            {"row": 0, "teacher": "c", "score.a": None},
+            {"row": 0, "teacher": "d", "score.a": 2.0},
+        ],
+    )
+    order, begins = ranking(table, SEED)
+    assert [table["teacher"][int(at)].as_py() for at in order] == ["d", "b", "c", "a"]
+    assert begins.tolist() == [0, 1, 2, 3]
+
+
+# Routes -------------------------------------------------------------------------------------------
+
+
+def test_reasons_say_why_an_answer_was_taken_or_none() -> None:
+    prompts = prompt_table(keys(6), [("eng", "Latn")] * 6)
+    pool = [contender("a"), contender("b")]
+    table = scored(
+        prompts,
+        [
+            {"row": 0, "teacher": "a", "score.a": 1.0},
+            {"row": 0, "teacher": "b", "score.a": 2.0},
+            {"row": 1, "teacher": "a", "score.a": 1.0},
+            {"row": 2, "teacher": "a", "score.a": None},
+            {"row": 3, "teacher": "a", "score.a": 1.0, "penalties": ["truncated"]},
+            {"row": 4, "teacher": "a", "score.a": 3.0, "sample": 0},
+            {"row": 4, "teacher": "a", "score.a": 3.0, "sample": 1},
+            {"row": 4, "teacher": "b", "score.a": 1.0},
+        ],
+    )
+    found = route(prompts, table, pool, routing(kind="reward"), SEED).to_pylist()
+    assert [one["reason"] for one in found] == ["reward", "only_one", "none", "penalised", "reward", "none"]
+    assert [one["teacher"] for one in found] == ["b", "a", None, None, "a", None]
+    assert [one["tied"] for one in found] == [1, 1, 0, 1, 2, 0]
+    assert [one["candidates"] for one in found] == [2, 1, 0, 1, 3, 0]
+    kept = route(prompts, table, pool, routing(kind="reward", penalised="keep"), SEED).to_pylist()
+    assert (kept[3]["teacher"], kept[3]["reason"], kept[3]["penalised"]) == ("a", "only_one", True)
+    single = route(prompts, table, pool, routing(kind="single", teacher="a"), SEED).to_pylist()
+    assert [one["reason"] for one in single] == ["single", "single", "single", "penalised", "single", "none"]
+    translate = route(prompts, table, pool, routing(kind="translate", teacher="b"), SEED).to_pylist()
+    assert [one["reason"] for one in translate] == ["translate", "none", "none", "none", "translate", "none"]
+
+
+ANSWERS = st.lists(
+    st.tuples(
+        st.integers(0, 3), st.integers(0, 3), st.integers(0, 2),
+        st.sampled_from([None, 0.0, 0.5, 1.0]), st.booleans(), st.integers(0, 3),
+    ),
+    max_size=24, unique_by=lambda one: one[:3],
+)  # fmt: skip
+
+
+def of_drawn(drawn: Any, teachers: Sequence[str], samples: Sequence[int], rows: Sequence[int]) -> list[dict[str, Any]]:
+    """The same answers under other names, sample numbers and rows; what they say and were asked stays."""
+    return [
+        {
+            "row": rows.index(row), "teacher": teachers[teacher], "sample": samples[sample], "score.a": score,
+            "penalties": ["truncated"] if bad else [], "digest": f"text {text}", "key": hexed(row, teacher, sample),
+        }
+        for row, teacher, sample, score, bad, text in drawn if row in rows
+    ]  # fmt: skip
+
+
+@settings(max_examples=30, deadline=None)
+@given(ANSWERS, st.permutations("abcd"), st.permutations(range(3)), st.integers(0, 4))
+def test_names_samples_and_parts_never_change_the_answer_that_is_taken(
+    drawn: Any, names: list[str], samples: list[int], cut: int
+) -> None:
+    def taken(names: Sequence[str], samples: Sequence[int], rows: Sequence[int], kind: str) -> list[Any]:
+        prompts = prompt_table([keys(4)[row] for row in rows], [("eng", "Latn")] * len(rows))
+        pool = sorted((contender(name, f"identity {at}") for at, name in enumerate(names)), key=lambda one: one.name)
+        table = score_table(prompts, of_drawn(drawn, names, samples, rows) or [])
+        if "score.a" not in table.column_names:
+            table = table.append_column("score.a", pa.nulls(table.num_rows, pa.float64()))
+        made = route(prompts, combine(table, {"a": 1.0}), pool, routing(kind=kind), SEED)
+        return [(one["key"], one["score"], one["reason"], one["tied"], one["candidates"]) for one in made.to_pylist()]
+
+    for kind in ("reward", "random"):
+        plain = taken("abcd", range(3), range(4), kind)
+        assert taken(names, samples, range(4), kind) == plain
+        assert taken("abcd", range(3), range(cut), kind) + taken("abcd", range(3), range(cut, 4), kind) == plain
+
+
+def test_ties_are_shared_fairly() -> None:
+    count = 900
+    prompts = prompt_table(keys(count), [("eng", "Latn")] * count)
+    pool = [contender(name) for name in "abc"]
+    table = scored(prompts, [{"row": row, "teacher": name, "score.a": 1.0} for row in range(count) for name in "abc"])
+    found = route(prompts, table, pool, routing(kind="reward"), SEED)["teacher"].to_pylist()
+    for name in "abc":
+        assert found.count(name) / count == pytest.approx(1 / 3, abs=0.06)
+
+
+# What is learned ----------------------------------------------------------------------------------
+
+
+def skilled(
+    prompts: pa.Table, teachers: str, better: Callable[[int, str], float], noise: float = 1.0, samples: int = 1
+) -> pa.Table:
+    """Scores of teachers that are better at some prompts, with noise."""
+    return scored(
+        prompts,
+        [
+            {
+                "row": row, "teacher": name, "sample": sample,
+                "score.a": round(better(row, name) + noise * normal(row, name, sample), 4),
+            }
+            for row in range(prompts.num_rows) for name in teachers for sample in range(samples)
+        ],
+    )  # fmt: skip
+
+
+def test_the_fixed_map_takes_the_best_of_each_variety_and_overall_where_few_were_scored() -> None:
+    prompts = prompt_table(keys(90), [LANGUAGES[0]] * 50 + [LANGUAGES[1]] * 35 + [LANGUAGES[2]] * 5)
+    best = {"eng": "a", "tur": "b", "zho": "c"}
+    languages = prompts["language"].to_pylist()
+    table = skilled(prompts, "abc", lambda row, name: 3.0 * (best[languages[row]] == name), 0.5)
+    pool = [contender(name) for name in "abc"]
+    parts = [table.filter(pa.array(np.isin(table["row"].to_numpy(), rows))) for rows in (range(20), range(20, 90))]
+    made = fixed_map(collect(parts[::-1], pool, SEED), SEED, 30)
+    assert made.equals(fixed_map(collect([table], pool, SEED), SEED, 30))
+    top = {(row["language"], row["place"]): row["teacher"] for row in made.to_pylist()}
+    assert (top["eng", 0], top["tur", 0], top[None, 0]) == ("a", "b", "a") and ("zho", 0) not in top
+    asked_for = prompt_table(["x"] * 4, [*LANGUAGES, ("fin", "Latn")])
+    assert fixed_teachers(asked_for, made, pool).to_pylist() == ["a", "b", "a", "a"]
+    without = [contender("a", languages=["tur"]), *pool[1:]]
+    assert fixed_teachers(asked_for, made, without).to_pylist() == [top["eng", 1], "b", top[None, 1], top[None, 1]]
+
+
+def test_a_penalised_answer_counts_as_the_worst_of_its_prompt() -> None:
+    prompts = prompt_table(keys(40), [LANGUAGES[0]] * 40)
+    answers = [
+        {"row": row, "teacher": name, "score.a": score, "penalties": ["truncated"] if name == "a" and row % 2 else []}
+        for row in range(40) for name, score in (("a", 1.0), ("b", 0.9), ("c", 0.0))
+    ]  # fmt: skip
+    pool = [contender(name) for name in "abc"]
+    made = fixed_map(collect([scored(prompts, answers)], pool, SEED), SEED, 30)
+    assert made.filter(pa.compute.is_null(made["language"]))["teacher"].to_pylist() == ["b", "a", "c"]
+
+
+def topics(count: int) -> tuple[pa.Table, Callable[[int, str], float]]:
+    """Prompts that say which of two teachers is good at them."""
+    words = {"a": ["equation", "integral", "matrix", "prove"], "b": ["poem", "river", "moon", "story"]}
+    prompts = prompt_table(keys(count))
+    about = ["ab"[draw(0, "topic", key) % 2] for key in keys(count)]
+    contents = []
+    for row, topic in enumerate(about):
+        said = " ".join(words[topic][draw(0, "word", f"{row} {at}") % 4] for at in range(5))
+        contents.append([{"role": "user", "content": f"Please, {said}\n__label__1 number {row}"}])
+    turns = pa.array(contents, prompts.schema.field("messages").type)
+    at = prompts.schema.get_field_index("messages")
+    return prompts.set_column(at, "messages", turns), lambda row, name: 2.0 * (about[row] == name)
+
+
+def test_the_router_learns_whom_to_ask_and_says_how_well() -> None:
+    prompts, better = topics(400)
+    table = skilled(prompts, "ab", better, 0.5)
+    pool = [contender(name) for name in "ab"]
+    given = routing(kind="learned", share=0.5, temperature=0.5, router={"dim": 8, "epochs": 20, "buckets": 2000})
+    made = train([(prompts, table)], pool, given, SEED)
+    fresh, better_fresh = topics(600)
+    fresh = fresh[400:]
+    picked = predict(fresh, made, pool).to_pylist()
+    right = [name == max("ab", key=lambda one: better_fresh(row + 400, one)) for row, name in enumerate(picked)]
+    assert sum(right) > 190
+    import json
+
+    report = json.loads(made["report"][0].as_py())
+    assert report["better"] and report["best"]["router"] > 0.9 > 0.7 > report["best"]["variety"]
+    assert sum(one["prompts"] for one in report["calibration"]) == 400
+    # The same prompts give the same router, in other parts and under other names.
+    parts = [(prompts[at : at + 200], renumbered(table, at, 200)) for at in (200, 0)]
+    assert train(parts, pool, given, SEED).equals(made)
+    renamed = [contender("z", "model of a"), contender("y", "model of b")]
+    other = train([(prompts, renumbered(table, 0, 400, {"a": "z", "b": "y"}))], renamed, given, SEED)
+    assert other["model"].equals(made["model"])
+    assert [{"z": "a", "y": "b"}[name] for name in predict(fresh, other, renamed).to_pylist()] == picked
+    only_b = [contender("a", languages=["fin"]), contender("b")]
+    assert set(predict(fresh, made, only_b).to_pylist()) == {"b"}
+
+
+def renumbered(table: pa.Table, start: int, size: int, names: Mapping[str, str] | None = None) -> pa.Table:
+    row = table["row"].to_numpy()
+    kept = table.filter(pa.array((row >= start) & (row < start + size)))
+    columns = {name: kept[name] for name in kept.column_names}
+    columns["row"] = pa.array(kept["row"].to_numpy() - start, pa.int32())
+    if names is not None:
+        columns["teacher"] = pa.array([names[name] for name in kept["teacher"].to_pylist()])
+    return pa.table(columns)
+
+
+def test_too_few_scored_prompts_are_named_with_their_setting() -> None:
+    prompts, better = topics(20)
+    given = routing(kind="learned", share=0.5, temperature=0.5)
+    with pytest.raises(
+        WrongSetting, match="20 prompts have scores of two teachers, too few to train a router"
+    ) as caught:
+        train([(prompts, skilled(prompts, "ab", better))], [contender("a"), contender("b")], given, SEED)
+    assert caught.value.faults[0][0] == ("routing", "share")
+
+
+def test_what_a_prompt_says_is_never_a_label() -> None:
+    prompts, _ = topics(2)
+    assert all("__label__" not in line and "\n" not in line for line in lines(prompts))
+
+
+# What strategies are worth ------------------------------------------------------------------------
+
+
+def test_the_comparison_follows_the_plain_definition() -> None:
+    count = 120
+    prompts = prompt_table(keys(count))
+    best = {"eng": "a", "tur": "b", "zho": "b"}
+    languages = prompts["language"].to_pylist()
+    table = skilled(prompts, "abc", lambda row, name: 2.0 * (best[languages[row]] == name), 0.3, samples=2)
+    table = table.filter(
+        pa.array(
+            [
+                not (row == 5 and name == "c")
+                for row, name in zip(table["row"].to_pylist(), table["teacher"].to_pylist(), strict=True)
+            ]
+        )
+    )
+    pool = [contender(name) for name in "abc"]
+    hashes = prompt_hashes(keys(count)).tolist()
+    found = compare(collect([table], pool, SEED), SEED, crossed={one: "a" for one in hashes}, translated="c", least=10)
+    rows = {(one["strategy"], one["teacher"]): one for one in found["strategies"]}
+    assert (found["prompts"], found["left_out"]) == (count - 1, 1)
+    listed: dict[int, dict[str, list[float]]] = {}
+    for one in table.to_pylist():
+        listed.setdefault(one["row"], {}).setdefault(one["teacher"], []).append(one["score"])
+    full = {
+        row: {name: max(values) for name, values in names.items()} for row, names in listed.items() if len(names) == 3
+    }
+    means = {
+        ("reward", None): statistics.fmean(max(one.values()) for one in full.values()),
+        ("fixed", None): statistics.fmean(one[best[languages[row]]] for row, one in full.items()),
+        ("best_single", None): statistics.fmean(one["b"] for one in full.values()),
+        ("learned", None): statistics.fmean(one["a"] for one in full.values()),
+        ("single", "a"): statistics.fmean(one["a"] for one in full.values()),
+        ("translate", "c"): statistics.fmean(one["c"] for one in full.values()),
+        ("random", None): statistics.fmean(statistics.fmean(one.values()) for one in full.values()),
+    }
+    for key, mean in means.items():
+        assert rows[key]["mean"]["estimate"] == pytest.approx(mean, abs=1e-4)
+        assert rows[key]["gain"]["estimate"] == pytest.approx(mean - means["best_single", None], abs=2e-4)
+        assert rows[key]["mean"]["low"] < mean < rows[key]["mean"]["high"]
+        assert rows[key]["paid"] == (6 if key[0] == "reward" else 2)
+    assert rows["fixed", None]["gain"]["low"] > 0 > rows["random", None]["gain"]["high"]
+    # Other parts, and other names that stand in another order.
+    parts = [renumbered(table, 60, 60), renumbered(table, 0, 60)]
+    assert (
+        compare(collect(parts, pool, SEED), SEED, crossed={one: "a" for one in hashes}, translated="c", least=10)
+        == found
+    )
+    new = {"a": "z", "b": "y", "c": "x"}
+    renamed = [contender(new[one.name], one.identity) for one in pool]
+    other = compare(
+        collect([renumbered(table, 0, count, new)], renamed[::-1], SEED),
+        SEED,
+        crossed={one: "z" for one in hashes},
+        translated="x",
+        least=10,
+    )
+    for one in other["strategies"]:
+        key = (one["strategy"], one["teacher"] and {value: name for name, value in new.items()}[one["teacher"]])
+        assert (one["mean"], one["gain"], one["paid"]) == tuple(rows[key][name] for name in ("mean", "gain", "paid"))
+
+
+def test_a_second_arbiter_measures_what_the_first_chose() -> None:
+    count = 200
+    prompts = prompt_table(keys(count), [LANGUAGES[0]] * count)
+    answers = [
+        {"row": row, "teacher": name, "score.a": round(normal(row, name, "luck"), 4), "score.b": float(name == "b")}
+        for row in range(count) for name in "ab"
+    ]  # fmt: skip
+    table = combine(score_table(prompts, answers), {"a": 1.0})
+    found = compare(collect([table], [contender("a"), contender("b")], SEED), SEED, measured="b")
+    reward = found["strategies"][0]
+    # The first arbiter's choice is luck, so the second sees nothing in it.
+    assert reward["mean"]["estimate"] == pytest.approx(0.5, abs=0.1) and found["measured"] == "b"
+
+
+def test_nothing_to_compare_is_said() -> None:
+    prompts = prompt_table(keys(3))
+    table = scored(prompts, [{"row": row, "teacher": "a", "score.a": 1.0} for row in range(3)])
+    found = compare(collect([table], [contender("a"), contender("b")], SEED), SEED)
+    assert (found["prompts"], found["left_out"], found["strategies"]) == (0, 3, [])
+    assert compare(collect([], [contender("a")], SEED), SEED)["prompts"] == 0
+
+
+# Intervals ----------------------------------------------------------------------------------------
+
+
+@given(st.integers(0, 60), st.integers(1, 60))
+def test_wilson_holds_the_shares_that_the_score_test_accepts(hits: int, more: int) -> None:
+    trials = hits + more
+    found = wilson(hits, trials)
+    assert found.estimate is not None and found.low is not None and found.high is not None
+    for share in np.linspace(0.001, 0.999, 97):
+        z = abs(hits / trials - share) / math.sqrt(share * (1 - share) / trials)
+        if abs(z - 1.96) > 0.01:
+            assert (found.low <= share <= found.high) == (z < 1.96)
+
+
+def test_bootstrap_intervals_hold_the_truth_as_often_as_they_say() -> None:
+    held = 0
+    for trial in range(200):
+        hashes = prompt_hashes(hexed(trial, index) for index in range(80))
+        values = np.array([round(1000 * normal(trial, index)) for index in range(80)], np.int64)
+        group = (hashes % np.uint64(1024)).astype(np.uint16)
+        sums = np.stack([scatter(group, np.ones(80, np.int64)), scatter(group, values)], axis=1)
+        found = bootstrap(sums, lambda drawn: drawn[:, 1] / drawn[:, 0])
+        assert found.low is not None and found.high is not None
+        held += found.low <= 0 <= found.high
+    assert 0.89 <= held / 200 <= 0.99
