@@ -28,6 +28,7 @@ from aya_data.engine.pool import Executor, LocalExecutor
 from aya_data.engine.run import STAGES, Build, run
 from aya_data.engine.running import Running
 from aya_data.engine.warming import Warming
+from aya_data.publish.arbitration import arbitration
 from aya_data.publish.card import attribution, card, dataset_info
 
 __all__ = ["build", "expectations", "gc", "plan", "plan_as_dict", "releases"]
@@ -42,7 +43,11 @@ FETCHED = ("models", "tokenizers")
 def documents(manifest: Mapping[str, Any]) -> dict[str, str]:
     """The texts of a release, from its manifest alone."""
     info = json.dumps(dataset_info(manifest), indent=1, sort_keys=True, ensure_ascii=False)
-    return {"README.md": card(manifest), "ATTRIBUTION.md": attribution(manifest), "dataset_info.json": info + "\n"}
+    written = {"README.md": card(manifest), "ATTRIBUTION.md": attribution(manifest), "dataset_info.json": info + "\n"}
+    judged = {name: report for name, report in manifest.get("generation", {}).items() if "bias" in report}
+    if judged:
+        written["ARBITRATION.md"] = arbitration({**manifest, "arbitration": judged})
+    return written
 
 
 def build(

@@ -9,7 +9,8 @@ from importlib import import_module
 from pathlib import Path
 
 NAMES = (
-    "startup", "language_id", "language_id_kernel", "near_dedup", "exact_dedup", "journal", "build", "pipeline", "growth",
+    "startup", "language_id", "language_id_kernel", "near_dedup", "exact_dedup", "journal",
+    "build", "pipeline", "growth",
 )  # fmt: skip
 
 

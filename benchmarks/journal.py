@@ -68,7 +68,7 @@ def _append(pairs: list[tuple[str, str]], size: int) -> tuple[float, float]:
     """Processor and wall microseconds per answer of commits of ``size``."""
     commits = max(4, min(64, 8192 // size))
     answers = list(_answers(pairs, commits * size))
-    with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
+    with tempfile.TemporaryDirectory() as folder:
         journal = Journal(Path(folder), "voice", {"model": "none"})
         journal.append(list(_answers(pairs, 1)))
         wall, processor = time.perf_counter(), time.process_time()
@@ -82,7 +82,7 @@ def _append(pairs: list[tuple[str, str]], size: int) -> tuple[float, float]:
 
 def _resume(root: Path, rows: int) -> dict[str, float]:
     done = subprocess.run(
-        [sys.executable, "-c", RESUME, str(root), str(rows)], check=True, capture_output=True, text=True
+        [sys.executable, "-c", RESUME, str(root), str(rows)], check=True, stdout=subprocess.PIPE, text=True
     )
     found = json.loads(done.stdout)
     seconds = {name: wall for name, (wall, _) in found["seconds"].items()}
@@ -105,7 +105,7 @@ def measure(runs: int, rows: int = ROWS) -> Report:
             "processor_us": spread([cpu for cpu, _ in found])["median"],
             "wall_us": spread([wall for _, wall in found])["median"],
         }
-    with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
+    with tempfile.TemporaryDirectory() as folder:
         journal = Journal(Path(folder), "voice", {"model": "none"})
         batch: list[Answer] = []
         for answer in _answers(pairs, rows):

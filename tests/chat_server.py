@@ -17,6 +17,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
 import urllib.request
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -34,6 +35,7 @@ __all__ = [
     "Server",
     "completion",
     "model_server",
+    "said",
     "transformers_serve",
     "vllm_serve",
 ]
@@ -86,11 +88,14 @@ def said(body: Mapping[str, Any]) -> str:
 class Echo:
     """Answers by itself after ``takes`` seconds, or as ``script(body, how often it came before)`` says.
 
-    While ``held`` is set, nothing is answered.
+    While ``held`` is set, nothing is answered. With ``gather``, nothing from the 40th request on until so many are
+    there at once.
     """
 
-    def __init__(self, script: Callable[[dict[str, Any], int], Reply | None] | None = None, takes: float = 0.0) -> None:
-        self.script, self.takes = script, takes
+    def __init__(
+        self, script: Callable[[dict[str, Any], int], Reply | None] | None = None, takes: float = 0.0, gather: int = 0
+    ) -> None:
+        self.script, self.takes, self.gather = script, takes, gather
         self.arrivals: list[Arrival] = []
         self.in_flight = self.peak = self.broken_off = 0
         self.came: Counter[int] = Counter()
@@ -116,6 +121,8 @@ class Echo:
                     await asyncio.wait_for(receive(), 0.02)
                     self.broken_off += 1
                     return
+            while len(self.arrivals) > 40 and self.peak < self.gather:
+                await asyncio.sleep(0.01)
             if self.takes:
                 await asyncio.sleep(self.takes)
         finally:

@@ -238,12 +238,12 @@ def test_faults_lose_nothing_and_repeat_nothing() -> None:
     echo = Echo()
     with Served(echo) as server, FaultProxy(server.port, faults(0.3)) as proxy:
         voice = teacher(proxy.base_url, timeout=1.5, concurrency=64)
-        listed = requests(voice, (f"question {n}" for n in range(90)))
+        listed = requests(voice, (f"question {n}" for n in range(60)))
         found = answers(voice, listed)
     balanced(proxy, voice, listed, found)
     assert len(echo.arrivals) == proxy.worked.total()
     by_seed = {arrival.body["seed"]: said(arrival.body) for arrival in echo.arrivals}
-    assert [found[request.key].text for request in listed] == [by_seed[n] for n in range(90)]
+    assert [found[request.key].text for request in listed] == [by_seed[n] for n in range(60)]
 
 
 def own_server(folder: Path) -> AbstractContextManager[Server]:
@@ -272,7 +272,7 @@ def test_faults_before_a_real_model(make: Callable[[Path], AbstractContextManage
         with FaultProxy(server.port, faults(0.4)) as proxy:
             timeout = 2.0 if make is own_server else 20.0
             voice = teacher(proxy.base_url, model=server.model, timeout=timeout, sampling={"max_tokens": 8})
-            listed = requests(voice, (f"Explain why the sky is blue {n}" for n in range(24)))
+            listed = requests(voice, (f"Explain why the sky is blue {n}" for n in range(18)))
             found = answers(voice, listed)
         direct = teacher(f"http://127.0.0.1:{server.port}/v1", model=server.model, sampling={"max_tokens": 8})
         plain = answers(direct, listed[::4])
@@ -284,8 +284,9 @@ def test_faults_before_a_real_model(make: Callable[[Path], AbstractContextManage
         assert answer.attempts == 1
         assert answer.completion_tokens is not None and 1 <= answer.completion_tokens <= 8
         assert answer.prompt_tokens == found[answer.key].prompt_tokens
-    assert len({answer.text for answer in found.values()}) > 20, "a model that tells seeds apart"
+    # transformers serve has one random state for all requests, so that those in flight together mix their seeds.
     if make is not transformers_server:
+        assert len({answer.text for answer in found.values()}) > 15, "a model that tells seeds apart"
         same = [replace(found[key], attempts=1) for key in plain]
         assert same == list(plain.values()), "and keeps to them"
 
@@ -334,17 +335,17 @@ def test_retry_after(text: str, expected: float | None) -> None:
 
 def test_requests_in_flight_follow_the_server_and_never_pass_the_limit() -> None:
     """A server that refuses more than five at a time; and one that refuses nothing."""
-    echo = Echo(lambda body, n: Reply.error(429) if echo.in_flight > 5 else None, takes=0.02)
+    echo = Echo(lambda body, n: Reply.error(429) if echo.in_flight > 5 else None, takes=0.02, gather=6)
     with Served(echo) as server:
         voice = teacher(server.base_url, concurrency=12, attempts=30)
-        found = answers(voice, requests(voice, map(str, range(80))))
+        found = answers(voice, requests(voice, map(str, range(100))))
     assert {answer.finish for answer in found.values()} == {STOP}
     assert 5 < echo.peak <= 12
-    assert len(echo.arrivals) < 160, "not one refusal for every answer"
-    calm = Echo(takes=0.02)
+    assert len(echo.arrivals) < 200, "not one refusal for every answer"
+    calm = Echo(gather=12)
     with Served(calm) as server:
         voice = teacher(server.base_url, concurrency=12)
-        answers(voice, requests(voice, map(str, range(200))))
+        answers(voice, requests(voice, map(str, range(100))))
     assert calm.peak == 12
 
 
@@ -513,6 +514,34 @@ def test_answers_on_their_way_are_kept_when_all_stops() -> None:
     assert all(answer.finish == STOP for answer in found)
 
 
+def test_nothing_is_tried_again_when_all_stops() -> None:
+    """The key is refused while others are being answered, with an error: they are not asked a second time."""
+    together = threading.Barrier(4)
+
+    def script(body: dict[str, Any], n: int) -> Reply | None:
+        return Reply.error(401) if body["seed"] == 3 else Reply.error(500)
+
+    class Together(Echo):
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            async def later(event: Any) -> None:
+                if event.get("status") == 500:
+                    await asyncio.to_thread(together.wait)
+                    await asyncio.sleep(0.2)
+                elif event.get("status") == 401:
+                    await asyncio.to_thread(together.wait)
+                await send(event)
+
+            await super().__call__(scope, receive, later)
+
+    echo = Together(script)
+    with Served(echo) as server:
+        voice = teacher(server.base_url, concurrency=4)
+        found, error = refused(voice, requests(voice, map(str, range(50))))
+    assert isinstance(error, InputError)
+    assert found == []
+    assert len(echo.arrivals) == 4
+
+
 def test_a_key_follows_no_redirect(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COMMAND_KEY", KEY)
     other = Echo()
@@ -609,12 +638,13 @@ def test_a_silent_server_leaves_the_caller_in_charge() -> None:
         voice = teacher(server.base_url, concurrency=2)
         with voice.session(PLACE) as session:
             asking = session.ask(iter(requests(voice, "abcdef")))
-            assert next(asking) is None
+            while len(echo.arrivals) < 2:
+                assert next(asking) is None
             asking.close()  # type: ignore[attr-defined]
             echo.held.clear()
             again = [answer for answer in session.ask(iter(requests(voice, "xyz"))) if answer is not None]
         assert [answer.finish for answer in again] == [STOP] * 3
-        assert [arrival.body["messages"][1]["content"] for arrival in echo.arrivals[:2]] == ["a", "b"]
+        assert {arrival.body["messages"][1]["content"] for arrival in echo.arrivals[:2]} == {"a", "b"}
         assert len(echo.arrivals) == 5
     assert threading.active_count() == before
 

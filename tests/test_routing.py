@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import itertools
+import json
 import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,83 +20,11 @@ from aya_data.builders.arbitrage.comparison import compare
 from aya_data.builders.arbitrage.fixed import fixed_map, fixed_teachers
 from aya_data.builders.arbitrage.intervals import bootstrap, prompt_hashes, scatter, wilson
 from aya_data.builders.arbitrage.ranking import combine, norms, ranking
-from aya_data.builders.arbitrage.router import lines, predict, train
-from aya_data.builders.arbitrage.routing import Contender, RoutingSettings, assignments, route, second
-from aya_data.builders.arbitrage.tables import SCORES
+from aya_data.builders.arbitrage.router import predict, train
+from aya_data.builders.arbitrage.routing import RoutingSettings, assignments, route, second
 from aya_data.core.errors import WrongSetting
 from aya_data.core.identity import draw
-
-SEED = 7
-LANGUAGES = (("eng", "Latn"), ("tur", "Latn"), ("zho", "Hans"))
-
-
-def uniform(*key: object) -> float:
-    return draw(0, "test", " ".join(map(str, key))) / 2**64
-
-
-def normal(*key: object) -> float:
-    return math.sqrt(-2 * math.log(uniform(*key, "r") or 1e-300)) * math.cos(2 * math.pi * uniform(*key, "a"))
-
-
-def hexed(*fields: object) -> str:
-    return hashlib.blake2b(" ".join(map(str, fields)).encode(), digest_size=16).hexdigest()
-
-
-def contender(name: str, identity: str = "", languages: Sequence[str] | None = None, family: str = "") -> Contender:
-    return Contender(
-        name, identity or f"model of {name}", family or name, lambda one, _: languages is None or one in languages
-    )
-
-
-def prompt_table(keys: Sequence[str], languages: Sequence[tuple[str, str]] | None = None) -> pa.Table:
-    found = languages or [LANGUAGES[index % 3] for index in range(len(keys))]
-    messages = [
-        [{"role": "user", "content": f"Question {key} in {one[0]}"}] for key, one in zip(keys, found, strict=True)
-    ]
-    turn = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
-    return pa.table(
-        {
-            "row_key": pa.array(keys, pa.string()),
-            "language": pa.array([one[0] for one in found], pa.string()),
-            "script": pa.array([one[1] for one in found], pa.string()),
-            "messages": pa.array(messages, turn),
-            "chosen": pa.array([None] * len(keys), turn),
-            "rejected": pa.array([None] * len(keys), turn),
-        }
-    )
-
-
-def score_table(prompts: pa.Table, answers: Iterable[Mapping[str, Any]]) -> pa.Table:
-    """Scores from answers: row, teacher, sample, and what else of a score differs from the default."""
-    listed = sorted(answers, key=lambda one: (one["row"], one["teacher"], one.get("sample", 0)))
-    about = prompts.select(["row_key", "language", "script"]).to_pylist()
-    arbiters = sorted({name for one in listed for name in one if name.startswith("score.")})
-    extra = sorted(
-        {
-            name
-            for one in listed
-            for name in one
-            if name.partition(".")[0] in ("pairs", "flipped", "first_wins", "second_wins")
-        }
-    )
-    rows = []
-    for one in listed:
-        prompt = about[one["row"]]
-        made = {
-            "row": one["row"], "prompt": prompt["row_key"], "language": prompt["language"], "script": prompt["script"],
-            "teacher": one["teacher"], "family": one.get("family", one["teacher"]), "sample": one.get("sample", 0),
-            "key": one.get("key", hexed(prompt["row_key"], one["teacher"], one.get("sample", 0))), "finish": "stop",
-            "tokens": None, "chars": 100, "length": one.get("length", 1.0),
-            "digest": one.get("digest", hexed("says", prompt["row_key"], one["teacher"], one.get("sample", 0))),
-            "penalties": one.get("penalties", []),
-        }  # fmt: skip
-        rows.append(made | {name: one.get(name) for name in (*arbiters, *extra)})
-    fields = [
-        *SCORES,
-        *(pa.field(name, pa.float64()) for name in arbiters),
-        *(pa.field(name, pa.int32()) for name in extra),
-    ]
-    return pa.Table.from_pylist(rows, schema=pa.schema(fields))
+from tests.arbitrage_tables import LANGUAGES, SEED, contender, hexed, keys, normal, prompt_table, score_table
 
 
 def scored(prompts: pa.Table, answers: Iterable[Mapping[str, Any]]) -> pa.Table:
@@ -106,10 +33,6 @@ def scored(prompts: pa.Table, answers: Iterable[Mapping[str, Any]]) -> pa.Table:
 
 def routing(**given: Any) -> RoutingSettings:
     return RoutingSettings.model_validate(given)
-
-
-def keys(count: int) -> list[str]:
-    return [hexed("prompt", index) for index in range(count)]
 
 
 # Settings -----------------------------------------------------------------------------------------
@@ -409,7 +332,7 @@ def topics(count: int) -> tuple[pa.Table, Callable[[int, str], float]]:
     contents = []
     for row, topic in enumerate(about):
         said = " ".join(words[topic][draw(0, "word", f"{row} {at}") % 4] for at in range(5))
-        contents.append([{"role": "user", "content": f"Please, {said}\n__label__1 number {row}"}])
+        contents.append([{"role": "user", "content": f"Please, {said}\nnumber {row}"}])
     turns = pa.array(contents, prompts.schema.field("messages").type)
     at = prompts.schema.get_field_index("messages")
     return prompts.set_column(at, "messages", turns), lambda row, name: 2.0 * (about[row] == name)
@@ -419,15 +342,13 @@ def test_the_router_learns_whom_to_ask_and_says_how_well() -> None:
     prompts, better = topics(400)
     table = skilled(prompts, "ab", better, 0.5)
     pool = [contender(name) for name in "ab"]
-    given = routing(kind="learned", share=0.5, temperature=0.5, router={"dim": 8, "epochs": 20, "buckets": 2000})
+    given = routing(kind="learned", share=0.5, temperature=0.5, router={"epochs": 5})
     made = train([(prompts, table)], pool, given, SEED)
     fresh, better_fresh = topics(600)
     fresh = fresh[400:]
     picked = predict(fresh, made, pool).to_pylist()
     right = [name == max("ab", key=lambda one: better_fresh(row + 400, one)) for row, name in enumerate(picked)]
     assert sum(right) > 190
-    import json
-
     report = json.loads(made["report"][0].as_py())
     assert report["better"] and report["best"]["router"] > 0.9 > 0.7 > report["best"]["variety"]
     assert sum(one["prompts"] for one in report["calibration"]) == 400
@@ -436,7 +357,7 @@ def test_the_router_learns_whom_to_ask_and_says_how_well() -> None:
     assert train(parts, pool, given, SEED).equals(made)
     renamed = [contender("z", "model of a"), contender("y", "model of b")]
     other = train([(prompts, renumbered(table, 0, 400, {"a": "z", "b": "y"}))], renamed, given, SEED)
-    assert other["model"].equals(made["model"])
+    assert other["weights"].equals(made["weights"])
     assert [{"z": "a", "y": "b"}[name] for name in predict(fresh, other, renamed).to_pylist()] == picked
     only_b = [contender("a", languages=["fin"]), contender("b")]
     assert set(predict(fresh, made, only_b).to_pylist()) == {"b"}
@@ -462,11 +383,6 @@ def test_too_few_scored_prompts_are_named_with_their_setting() -> None:
     assert caught.value.faults[0][0] == ("routing", "share")
 
 
-def test_what_a_prompt_says_is_never_a_label() -> None:
-    prompts, _ = topics(2)
-    assert all("__label__" not in line and "\n" not in line for line in lines(prompts))
-
-
 # What strategies are worth ------------------------------------------------------------------------
 
 
@@ -486,7 +402,7 @@ def test_the_comparison_follows_the_plain_definition() -> None:
     )
     pool = [contender(name) for name in "abc"]
     hashes = prompt_hashes(keys(count)).tolist()
-    found = compare(collect([table], pool, SEED), SEED, crossed={one: "a" for one in hashes}, translated="c", least=10)
+    found = compare(collect([table], pool, SEED), SEED, crossed=dict.fromkeys(hashes, "a"), translated="c", least=10)
     rows = {(one["strategy"], one["teacher"]): one for one in found["strategies"]}
     assert (found["prompts"], found["left_out"]) == (count - 1, 1)
     listed: dict[int, dict[str, list[float]]] = {}
@@ -513,15 +429,14 @@ def test_the_comparison_follows_the_plain_definition() -> None:
     # Other parts, and other names that stand in another order.
     parts = [renumbered(table, 60, 60), renumbered(table, 0, 60)]
     assert (
-        compare(collect(parts, pool, SEED), SEED, crossed={one: "a" for one in hashes}, translated="c", least=10)
-        == found
+        compare(collect(parts, pool, SEED), SEED, crossed=dict.fromkeys(hashes, "a"), translated="c", least=10) == found
     )
     new = {"a": "z", "b": "y", "c": "x"}
     renamed = [contender(new[one.name], one.identity) for one in pool]
     other = compare(
         collect([renumbered(table, 0, count, new)], renamed[::-1], SEED),
         SEED,
-        crossed={one: "z" for one in hashes},
+        crossed=dict.fromkeys(hashes, "z"),
         translated="x",
         least=10,
     )

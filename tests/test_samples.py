@@ -20,6 +20,7 @@ from aya_data.builders.samples import compose
 from aya_data.core.language import resolve
 
 ROOT = Path(str(files("aya_data.builders.samples")))
+QUESTIONS = "house/questions.jsonl"
 AYA_23 = [
     "arb",
     "zho",
@@ -170,7 +171,17 @@ def read(path: str) -> list[Any]:
     return lines
 
 
+def authored(path: str) -> bool:
+    """Whether a file is written by hand where it lies: prompts for teachers and what they answered."""
+    return path == QUESTIONS or path.startswith("answers/")
+
+
 def sample_files() -> list[str]:
+    """The files that are composed."""
+    return [path for path in all_files() if not authored(path)]
+
+
+def all_files() -> list[str]:
     sources = [p.name for p in ROOT.iterdir() if p.is_dir() and p.name not in ("texts", "__pycache__")]
     found = (p for source in sources for p in (ROOT / source).rglob("*") if p.is_file())
     return sorted(p.relative_to(ROOT).as_posix() for p in found if p.name != "paths.json")
@@ -477,14 +488,38 @@ def test_contributors_join_and_some_have_no_demographics() -> None:
 
 def test_readme_counts_the_rows() -> None:
     table = [
-        line.split("|")[1:4]
-        for line in (ROOT / "README.md").read_text("utf-8").splitlines()
-        if "`" in line and line.startswith("|")
+        line.split("|")[1:4] for line in (ROOT / "README.md").read_text("utf-8").splitlines() if line.startswith("| `")
     ]
     told = {name.strip(" `"): int(count.split()[0].strip(",")) for name, count, _ in table}
-    counts = Counter(path.split("/")[0] for path in sample_files() if "/demographics/" not in path for _ in read(path))
+    counts = Counter(path.split("/")[0] for path in all_files() if "/demographics/" not in path for _ in read(path))
     assert told == counts
 
 
 def test_samples_are_small() -> None:
     assert sum(p.stat().st_size for p in ROOT.rglob("*") if p.is_file()) < 2 << 20
+
+
+def test_three_questions_in_each_language_of_aya_23() -> None:
+    rows = read(QUESTIONS)
+    assert Counter(row["language"].split("_")[0] for row in rows) == dict.fromkeys(AYA_23, 3)
+    assert {row["language"] for row in rows if row["language"].startswith("zho")} == {"zho_Hans", "zho_Hant"}
+    assert Counter(row["license"] for row in rows) == {"CC-BY-4.0": 68, "CC-BY-NC-4.0": 1}
+    assert sorted(Counter(row["question"] for row in rows).values()) == [1] * 67 + [2]
+
+
+def test_the_answers_have_the_dirt_that_the_readme_tells() -> None:
+    asked = {row["question"]: row["language"] for row in read(QUESTIONS)}
+    answers = {name: read(f"answers/{name}.jsonl") for name in ("careful", "brief", "rendered")}
+    for rows in answers.values():
+        assert all(asked[row["prompt"]] == row["language"] and len(row["answer"]) < 700 for row in rows)
+        assert all(unicodedata.is_normalized("NFC", row["answer"]) for row in rows)
+
+    prompts = {name: Counter(row["prompt"] for row in rows) for name, rows in answers.items()}
+    told = {"careful": (70, 3, 5), "brief": (65, 3, 0), "rendered": (64, 4, 0)}
+    for name, found in prompts.items():
+        assert (found.total(), len(asked) - len(found), sum(n == 2 for n in found.values())) == told[name]
+    said = {name: {(row["prompt"], row["answer"]) for row in rows} for name, rows in answers.items()}
+    assert len(said["careful"] & said["brief"]) == 1
+    assert [row["finish"] for rows in answers.values() for row in rows if "finish" in row] == ["length", "length"]
+    assert sum(row["answer"] == row["prompt"] for row in answers["rendered"]) == 1
+    assert sum(not row["answer"] for row in answers["rendered"]) == 1

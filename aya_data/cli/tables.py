@@ -106,8 +106,10 @@ def print_funnel(done: Build, spec: Path, profile: str, workspace: Path | None) 
     console.print(Text(f"  {path}"), soft_wrap=True)
     for line in _unread(manifest):
         console.print(Text(f"  Warning: {line}", style="bold"))
-    for voice in manifest.get("unpinned", ()):
-        console.print(Text(f"  Warning: {voice} states no revision, so nobody can know what answered.", style="bold"))
+    for voice in manifest.get("voices", ()):
+        if not voice["pinned"]:
+            said = f"{voice['source']}: {voice['step']} states no revision, so nobody can know what answered"
+            console.print(Text(f"  Warning: {said}.", style="bold"))
     if done.asked:
         console.print()
         console.print(_asked(done.asked))

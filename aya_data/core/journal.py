@@ -12,11 +12,11 @@ their numbers; only then are those removed, so what a crash leaves of them is to
 Of the answers to one key, the first that is not a failure stands; while all are failures, the last. So an answer,
 once there, stays, whatever is written again: :meth:`Index.digest` can be part of the key of what reads it.
 
-Checks. Every load reads and hashes every segment whole (1 GB/s) and keeps what it found from then on: texts of 500
-bytes are a third of a kilobyte on the disk, so that a million answers are hashed in a fraction of the time that their
-keys take to sort, and nothing else is needed to trust keys, contents and texts alike. An index that was sent to another
-process checks a segment there when it first reads its texts. A segment that fails is set aside as ``….damaged`` and
-named; its answers are missing then.
+Checks. Every load reads and hashes every segment whole, and so trusts keys, contents and texts alike: a million answers
+of 500 bytes are 340 MB on the disk, which is a third of a second of hashing, of 2.6 s that loading 4,000 segments and
+looking for a million keys take on one core (1.4 s after compaction). An index that was sent to another process checks a
+segment there when it first reads its texts. A segment that fails is set aside as ``….damaged`` and named; its answers
+are missing then.
 
 There is one writer, the holder of the workspace; readers need no lock and see what some commit left.
 """
@@ -146,8 +146,9 @@ class Journal:
     def append(self, answers: Sequence[Answer]) -> None:
         """Commit answers: when this returns they are durable, all of them; if it does not, all or none are.
 
-        Costs two fsyncs and TODO microseconds per answer. A lone surrogate, which is no text, is kept as U+FFFD;
-        a count of tokens that no int32 holds is kept as unknown. Raises ValueError for a key that is not 32 hex digits.
+        Costs two fsyncs, 2 milliseconds, and 10 microseconds per answer. A lone surrogate, which is no text, is kept as
+        U+FFFD; a count of tokens that no int32 holds is kept as unknown. Raises ValueError for a key that is not 32 hex
+        digits.
         """
         if not answers:
             return
@@ -246,7 +247,9 @@ class Index:
 
         32 hex digits; equal for equal answers, whichever segments hold them. Raises KeyError for a key without answer.
         """
-        found = np.unique(self._known(keys))
+        asked = np.zeros(len(self), np.bool_)
+        asked[self._known(keys)] = True
+        found = np.flatnonzero(asked)
         pairs = np.empty((len(found), 4), ">u8")
         pairs[:, 0], pairs[:, 1] = self._columns.high[found], self._columns.low[found]
         pairs[:, 2:] = self._columns.content[found]

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from aya_data.core.errors import AyaDataError
-from aya_data.core.generation import PROMPTS, GeneratingBuilder, voice_key
+from aya_data.core.generation import PROMPTS, GeneratingBuilder, Step, voice_key
 from aya_data.core.journal import Journal
 from aya_data.core.store import Record, Store
 from aya_data.engine import asking, generating, steps
@@ -65,10 +65,25 @@ def forecast(run: Running, stages: Mapping[str, Callable[[Running, Stage], Count
             found.append(_expected(run, stage, blocked))
             if found[-1].missing == 0 and found[-1].exact:
                 _try(stages, run, stage)
-        elif not blocked and not _try(stages, run, stage):
+        elif not blocked and not (_ready(run, stage) and _try(stages, run, stage)):
             # What a source lacks keeps its own later steps waiting; then all that comes after its rows.
             blocked = stage.kind not in ("part", "whole")
     return found
+
+
+def _ready(run: Running, stage: Stage) -> bool:
+    """Whether the tables are there that a step, or the rows of a source, are made from."""
+    if stage.kind not in ("part", "whole", "make"):
+        return True
+    builder = run.plan.sources[stage.source].builder
+    assert isinstance(builder, GeneratingBuilder)
+    needed = [step.name for step in builder.steps()] if stage.kind == "make" else _step(builder, stage.step).inputs
+    made = run.generations[stage.source]
+    return all(_there(made.parts, made.wholes, name) for name in needed)
+
+
+def _step(builder: GeneratingBuilder, name: str) -> Step:
+    return next(step for step in builder.steps() if step.name == name)
 
 
 def _try(stages: Mapping[str, Callable[[Running, Stage], Counts]], run: Running, stage: Stage) -> bool:
@@ -86,7 +101,7 @@ def _expected(run: Running, stage: Stage, blocked: bool) -> Expectation:
     assert isinstance(builder, GeneratingBuilder)
     voice = builder.voice(stage.step)
     journal = Journal(run.workspace.journal, voice_key(voice), voice.identity())
-    step = next(step for step in builder.steps() if step.name == stage.step)
+    step = _step(builder, stage.step)
     generation = None if blocked else run.generations.get(source.name)
     if generation is not None and all(_there(generation.parts, generation.wholes, name) for name in step.inputs):
         languages: Counter[str] = Counter()

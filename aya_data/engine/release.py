@@ -152,12 +152,11 @@ def write_release(
     }
     if generations:
         manifest["generation"] = {name: made.report for name, made in sorted(generations.items())}
-        manifest["unpinned"] = sorted(
-            f"{name}/{step.partition('/')[2] or step}"
-            for name, made in generations.items()
-            for step, voice in made.voices.items()
-            if not voice["pinned"]
-        )
+        manifest["voices"] = [
+            {"source": name, "step": step, **{key: voice[key] for key in ("identity", "pinned", "answers", "asked")}}
+            for name, made in sorted(generations.items())
+            for step, voice in sorted(made.voices.items())
+        ]
     written = documents(manifest)
     for name, text in sorted(written.items()):
         durable.write_bytes(fresh / name, text.encode())

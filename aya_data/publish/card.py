@@ -246,8 +246,21 @@ def card(manifest: Mapping[str, Any]) -> str:
         profile=manifest["profile"],
         made_with=manifest["made_with"]["aya-data"],
         stages=manifest["stages"],
+        voices=_voices(manifest),
+        judged=any("bias" in report for report in manifest.get("generation", {}).values()),
         limits=limits,
     )  # fmt: skip
+
+
+def _voices(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The models that were asked: what each is called, and which of it that is."""
+    rows = []
+    for voice in manifest.get("voices", ()):
+        identity = voice["identity"]
+        model = str(identity.get("model") or voice["step"].partition("/")[2])
+        revision = next((str(identity[name]) for name in ("revision", "digest", "answers") if identity.get(name)), "")
+        rows.append({**voice, "model": model[:80], "revision": revision[:40]})
+    return rows
 
 
 def _table(manifest: Mapping[str, Any], kind: str, beside: bool) -> dict[str, Any]:

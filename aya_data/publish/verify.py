@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from aya_data.catalog.terminal import amount
 from aya_data.core.errors import InputError, NotFound
+from aya_data.core.journal import journals
 from aya_data.core.ledger import COUNTS, balance
 from aya_data.core.logical import combined_digest, logical_digest
 from aya_data.core.store import UNFINISHED, Workspace, file_digest
@@ -44,8 +45,10 @@ class Finding:
 
 
 def verify_workspace(workspace: Workspace) -> list[Finding]:
-    """Check the store and all releases of a workspace; an empty list means that all is well."""
+    """Check the store, the journal and all releases of a workspace; an empty list means that all is well."""
     findings = [Finding(str(workspace.store.root / part.path), what) for part, what in workspace.store.verify()]
+    for journal in journals(workspace.journal):
+        findings += [Finding(str(path), what) for path, what in journal.verify()]
     for folder in sorted(workspace.releases.glob("*/*")):
         if folder.is_dir() and not folder.name.startswith(UNFINISHED):
             findings += verify_release(folder)

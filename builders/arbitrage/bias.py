@@ -7,21 +7,22 @@ A good answer may well be longer, so this is a hint, not a proof.
 **Without length.** Who would win if the score knew nothing of length: its regression on the logarithm of length, within
 prompts and by variety, is taken off, and the wins are counted again.
 
-**Position.** Of judges that see two answers in both orders: how often the verdict changes with the order, and which share
-of verdicts goes to the answer that is shown first (a half, if order does not matter).
+**Position.** Of judges that see two answers in both orders: how often the verdict changes with the order, and which
+share of verdicts goes to the answer that is shown first (a half, if order does not matter).
 
-**Own family.** Whether an arbiter ranks teachers of its own model family higher than the other arbiters do. Teachers are
-compared by their mean z-scores: what the other arbiters say of the own family predicts what this one should say, by a
-straight line through the other teachers where there are :data:`TEACHERS` of them. The excess is in standard deviations
-of scores. Without another arbiter, quality and preference cannot be told apart: it is then at most ``possible``.
+**Own family.** Whether an arbiter ranks teachers of its own model family higher than the other arbiters do. Teachers
+are compared by their mean z-scores: what the other arbiters say of the own family predicts what this one should say, by
+a straight line through the other teachers where there are :data:`TEACHERS` of them. The excess is in standard
+deviations of scores. Without another arbiter, quality and preference cannot be told apart: it is then at most
+``possible``.
 
-**Wins.** Which share of prompts each teacher wins, by variety, with Wilson's interval, and by how much: the mean score of
-its best answer, and its mean lead over the next teacher where it wins.
+**Wins.** Which share of prompts each teacher wins, by variety, with Wilson's interval, and by how much: the mean score
+of its best answer, and its mean lead over the next teacher where it wins.
 
 A finding is ``found`` where an estimate is large enough to matter and 3.5 standard errors from nothing, ``possible``
 where it may have another reason, ``none`` where it is neither, ``too_few`` below 30 prompts.
 
-Cost: 10 ms for each arbiter and variety, some 2 microseconds per completion; memory is that of
+Cost: 30 ms for each arbiter and variety, some 10 microseconds per completion; memory is that of
 :class:`~aya_data.builders.arbitrage.collected.Collected`, twice.
 """
 
@@ -66,7 +67,7 @@ def bias(collected: Collected, families: Mapping[str, str | None]) -> dict[str, 
         "length": [row for name in shown for row in _length(collected, name)],
         "without_length": _without_length(collected),
         "position": [_position(collected, name) for name in sorted(collected.positions)],
-        "own_family": [_own_family(collected, name, family) for name, family in sorted(families.items()) if family],
+        "own_family": [_own_family(collected, name, family) for name in arbiters if (family := families.get(name))],
         "wins": _wins(collected),
     }
 
@@ -122,7 +123,7 @@ def _length(collected: Collected, arbiter: str) -> list[dict[str, Any]]:
 def _ranks2(values: npt.NDArray[np.generic], within: Longs | None = None) -> Longs:
     """Return twice the rank of each value (mean rank of equal ones) from 0, among all or those of one prompt."""
     outer = np.zeros(len(values), np.int64) if within is None else within
-    order = np.lexsort((values, outer))
+    order: Longs = np.lexsort((values, outer))
     held, groups = values[order], outer[order]
     size = len(order)
     if not size:
@@ -140,7 +141,7 @@ def _ranks2(values: npt.NDArray[np.generic], within: Longs | None = None) -> Lon
 def _spread(ranks: Longs) -> Longs:
     """Scale ranks to at most :data:`RANKS` either side of 0, so that sums of their products fit."""
     top = max(1, len(ranks) - 1)
-    return np.rint((ranks - top) * (RANKS / top)).astype(np.int64)
+    return np.asarray(np.rint((ranks - top) * (RANKS / top)), np.int64)
 
 
 def _centred(prompt: Longs, ranks2: Longs) -> Longs:

@@ -23,6 +23,7 @@ from aya_data.builders.arbitrage.settings import ArbitrageSettings
 from aya_data.builders.arbitrage.tables import SCORE
 from aya_data.builders.arbitrage.teacher import TeacherSettings, sample_seed, with_system
 from aya_data.builders.arbitrage.teachers import make_voice, samples_of
+from aya_data.builders.arbitrage.translated import STAGES, Translated, TranslatedSettings
 from aya_data.core.generation import PROMPTS, Asked, GeneratingBuilder, Request, Step, Voice, request_key, voice_key
 from aya_data.core.identity import canonical, digest
 from aya_data.core.row import Kind
@@ -83,9 +84,12 @@ class ArbitrageBuilder(GeneratingBuilder):
     @cached_property
     def teachers(self) -> dict[str, Voice]:
         """The voices of the teachers, by name."""
-        return {
-            name: make_voice(name, settings, self.environment) for name, settings in sorted(self._settings_of.items())
-        }
+        return {name: self._voice_of(name, settings) for name, settings in sorted(self._settings_of.items())}
+
+    def _voice_of(self, name: str, settings: TeacherSettings) -> Voice:
+        if isinstance(settings, TranslatedSettings):
+            return Translated(name, settings, self.environment)
+        return make_voice(name, settings, self.environment)
 
     @property
     def _settings_of(self) -> Mapping[str, TeacherSettings]:
@@ -142,18 +146,25 @@ class ArbitrageBuilder(GeneratingBuilder):
 
         def asked_and_scored(again: str, before: tuple[str, ...]) -> None:
             generated = []
-            for name in self.teachers:
-                who = {"teachers": everybody, "routing": routing}
-                steps.append(Step(f"generate/{name}{again}", "ask", before, {"teacher": self._asked(name), **who}))
-                generated.append(steps[-1].name)
+            for name, voice in self.teachers.items():
+                about = {"teacher": self._asked(name), "teachers": everybody, "routing": routing}
+                own = before
+                for stage in STAGES if isinstance(voice, Translated) else ("generate",):
+                    steps.append(Step(f"{stage}/{name}{again}", "ask", own, about))
+                    own = (*before, steps[-1].name)
+                generated += (
+                    [steps[-1].name]
+                    if not isinstance(voice, Translated)
+                    else [f"{stage}/{name}{again}" for stage in STAGES[1:]]
+                )
             asked = []
             for name, arbiter in self.arbiters.items():
                 if arbiter.voice() is not None:
                     steps.append(Step(f"arbiter/{name}{again}", "ask", tuple(generated), identities[name]))
                     asked.append(steps[-1].name)
             inputs = (*generated, *asked)
-            about = {"arbiters": identities, "divergence": self.settings.review is not None}
-            steps.append(Step(f"score{again}", "part", inputs, about, scored))
+            judged = {"arbiters": identities, "divergence": self.settings.review is not None}
+            steps.append(Step(f"score{again}", "part", inputs, judged, scored))
 
         asked_and_scored("", ())
         rounds = ["score"]
@@ -170,7 +181,7 @@ class ArbitrageBuilder(GeneratingBuilder):
         about = {"routing": routing, "teachers": everybody, **self._judging}
         steps.append(Step("route", "part", tuple(routed), about))
         told = ["route"]
-        generated = tuple(step.name for step in steps if step.name.startswith("generate/"))
+        generated = tuple(step.name for step in steps if step.name.startswith(("answer/", "generate/")))
         if self.settings.pairs is not None:
             given = self.settings.pairs.model_dump(mode="json")
             steps.append(Step("pair", "part", (*routed, *generated), {"pairs": given, **self._judging}))
@@ -182,7 +193,7 @@ class ArbitrageBuilder(GeneratingBuilder):
         assert self.reviewer is not None and self.settings.review is not None
         chosen = self.settings.review.model_dump(mode="json", by_alias=True, exclude={"reviewer"})
         seed = {"seed": self.environment.seed}
-        generated = tuple(step.name for step in steps if step.name.startswith("generate/"))
+        generated = tuple(step.name for step in steps if step.name.startswith(("answer/", "generate/")))
         steps.append(Step("select", "whole", tuple(rounds), {**chosen, **seed}, (f"{HERE}.review",)))
         inputs = ["select", *generated]
         about = {"reviewer": dict(self.reviewer.identity()), **seed}
@@ -209,8 +220,9 @@ class ArbitrageBuilder(GeneratingBuilder):
     def voice(self, step: str) -> Voice:
         """The voice of a teacher, an arbiter or a reviewer."""
         kind, _, name = step.removesuffix(AGAIN).partition("/")
-        if kind == "generate":
-            return self.teachers[name]
+        if kind in STAGES:
+            voice = self.teachers[name]
+            return voice.voice(kind) if isinstance(voice, Translated) else voice
         arbiter = self.reviewer if kind == REVIEW else self.arbiters[name]
         found = arbiter.voice() if arbiter is not None else None
         assert found is not None
@@ -219,8 +231,8 @@ class ArbitrageBuilder(GeneratingBuilder):
     def expected(self, step: str) -> int:
         """How many requests a step makes of one prompt."""
         kind, _, name = step.removesuffix(AGAIN).partition("/")
-        if kind == "generate":
-            return samples_of(self._settings_of[name])
+        if kind in STAGES:
+            return 1 if kind == "translate" else samples_of(self._settings_of[name])
         arbiter = self.reviewer if kind == REVIEW else self.arbiters[name]
         assert arbiter is not None
         return arbiter.expected(sum(samples_of(settings) for settings in self._settings_of.values()))
@@ -229,8 +241,14 @@ class ArbitrageBuilder(GeneratingBuilder):
         """List what is asked of a teacher, an arbiter or a reviewer about one part."""
         kind, _, name = step.removesuffix(AGAIN).partition("/")
         prompts = tables[PROMPTS]
-        if kind == "generate":
-            yield from self._questions(name, prompts, tables.get("learn"))
+        if kind in STAGES:
+            given = self._assigned(name, prompts, tables.get("learn"))
+            voice = self.teachers[name]
+            if isinstance(voice, Translated):
+                before = [tables[one] for one in tables if one.partition("/")[2] == step.partition("/")[2]]
+                yield from voice.requests(kind, prompts, given, before[0] if before else None)
+            else:
+                yield from self._questions(name, prompts, given)
             return
         said = self._completions(tables, AGAIN if step.endswith(AGAIN) else "" if kind == "arbiter" else None)
         if kind == REVIEW:
@@ -239,19 +257,24 @@ class ArbitrageBuilder(GeneratingBuilder):
         assert arbiter is not None
         yield from arbiter.requests(prompts, said)
 
-    def _questions(self, teacher: str, prompts: pa.Table, learnt: pa.Table | None) -> Iterator[Asked]:
+    def _assigned(self, teacher: str, prompts: pa.Table, learnt: pa.Table | None) -> list[bool]:
+        """Whether a teacher is asked about each prompt."""
+        seed, routing = self.environment.seed, self.settings.routing
+        given = assignments(prompts, self.contenders, routing, seed)
+        if learnt is not None:
+            best = picked(learnt, prompts, self.contenders, routing)
+            given = second(prompts, self.contenders, routing, seed, best)
+        return [bool(one) for one in given.asked[teacher]]
+
+    def _questions(self, teacher: str, prompts: pa.Table, given: list[bool]) -> Iterator[Asked]:
         """List the requests to a teacher, those with one system prompt together and the short ones first."""
         seed = self.environment.seed
-        given = assignments(prompts, self.contenders, self.settings.routing, seed)
-        if learnt is not None:
-            best = picked(learnt, prompts, self.contenders, self.settings.routing)
-            given = second(prompts, self.contenders, self.settings.routing, seed, best)
         settings = self._settings_of[teacher]
         voice = voice_key(self.teachers[teacher])
         varieties = zip(prompts["language"].to_pylist(), prompts["script"].to_pylist(), strict=True)
         asked: list[tuple[str, int, int, tuple[tuple[str, str], ...], str]] = []
         for row, (wanted, turns, (language, script)) in enumerate(
-            zip(given.asked[teacher].tolist(), conversations(prompts), varieties, strict=True)
+            zip(given, conversations(prompts), varieties, strict=True)
         ):
             if wanted and turns:
                 system = settings.system_for(language, script)
@@ -267,9 +290,16 @@ class ArbitrageBuilder(GeneratingBuilder):
     def _completions(self, tables: Mapping[str, pa.Table], round_: str | None) -> pa.Table:
         """The completions of a round (``""`` or ``@2``), or of all."""
         ends = ("", AGAIN) if round_ is None else (round_,)
-        names = {name: [f"generate/{name}{end}" for end in ends] for name in self.teachers}
-        answers = {name: [tables[step] for step in listed if step in tables] for name, listed in names.items()}
-        return completions(tables[PROMPTS], answers, self._families)
+        prompts = tables[PROMPTS]
+        answers: dict[str, list[pa.Table]] = {}
+        for name, voice in self.teachers.items():
+            for end in ends:
+                said = tables.get(f"generate/{name}{end}")
+                if said is not None and isinstance(voice, Translated):
+                    said = voice.answered(prompts, tables[f"answer/{name}{end}"], said)
+                if said is not None:
+                    answers.setdefault(name, []).append(said)
+        return completions(prompts, answers, self._families)
 
     # Tables -------------------------------------------------------------------------------------------
 

@@ -73,11 +73,12 @@ class Collected:
         return self.prompt[chosen], self.teacher[chosen], chosen
 
 
-def columns(arbiters: Sequence[str]) -> tuple[str, ...]:
-    """Return the columns that :func:`collect` reads where they are there."""
+def columns(arbiters: Sequence[str], scores: pa.Table) -> list[str]:
+    """Return the columns of a table of scores that :func:`collect` reads."""
     named = [f"{name}.{arbiter}" for arbiter in arbiters for name in POSITIONS]
-    always = ("row", "prompt", "language", "script", "teacher", "key", "length", "digest", "penalties", "score")
-    return (*always, *(SCORE + arbiter for arbiter in arbiters), *named)
+    always = ["row", "prompt", "language", "script", "teacher", "key", "length", "digest", "penalties", "score"]
+    wanted = [*always, *(SCORE + arbiter for arbiter in arbiters), *named]
+    return [name for name in wanted if name in scores.column_names]
 
 
 def collect(parts: Iterable[pa.Table], contenders: Sequence[Contender], seed: int) -> Collected:

@@ -41,16 +41,18 @@ def compare(
     seed: int,
     *,
     measured: str = FINAL,
+    independent: bool = False,
     crossed: Mapping[int, str] | None = None,
     translated: str | None = None,
     least: int = 30,
 ) -> dict[str, Any]:
     """Compare the strategies: JSON, deterministic, numbers rounded to 1e-4.
 
-    Answers are chosen by the final score and measured by the arbiter ``measured``. ``crossed`` is the teacher that a
+    Answers are chosen by the final score and measured by the arbiter ``measured``; ``independent`` says that it
+    takes no part in the final score. ``crossed`` is the teacher that a
     router picks for each prompt (by :func:`~aya_data.builders.arbitrage.intervals.prompt_hashes`) that it has not seen;
     ``translated`` the teacher of the translation baseline; ``least`` as for the fixed map. Memory: 40 bytes for each
-    prompt and teacher; 10 ms for each strategy.
+    prompt and teacher; 50 ms for each strategy.
     """
     table = _Table(collected, measured, seed)
     strategies: list[tuple[str, str | None, Longs]] = []
@@ -73,6 +75,7 @@ def compare(
         rows.insert(3 + (crossed is not None), table.random(reference))
     return {
         "measured": measured or "final",
+        "independent": independent,
         "prompts": len(table.prompts),
         "left_out": len(collected.hashes) - len(table.prompts),
         "few": len(table.prompts) < FEW,

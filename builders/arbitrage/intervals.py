@@ -6,7 +6,7 @@ of mean 1, by keyed hash too (Chamandy et al. 2012, "Estimating uncertainty for 
 depends neither on the order of prompts nor on how they lie in parts, and statistics of one report are *paired*: they
 see the same replicates. What is resampled are sums of integers, which are exact in any order.
 
-Cost: memory is :data:`GROUPS` integers for each sum, whatever the number of prompts; an interval takes some 3 ms.
+Cost: memory is :data:`GROUPS` integers for each sum, whatever the number of prompts; an interval takes some 15 ms.
 """
 
 from __future__ import annotations

@@ -10,15 +10,18 @@
 **Wrong language** needs evidence on every side. Code, URLs and formulas are not read; of the rest there must be
 :data:`LETTERS` letters (a Han character counts as three, a kana or hangul as two). The model must know the prompt's
 language, its best label must be another one, which it does not mix up with it, and be ahead of the prompt's by
-:data:`MARGIN`; for a language that it does not know, the answer must be in another script, its label as sure as
-:data:`SURE`. The prompt's language is the row's; of a row without one, that of its text.
+:data:`MARGIN`; for a language that it does not know, or not in this script, the answer must be in another script, its
+label as sure as :data:`SURE`. The prompt's language is the row's; of a row without one, that of its text.
 
 It is no penalty to do what the prompt asks: an answer may be in another language where the row's ``task`` is a
 translation, where a line of the prompt is in the answer's language, or where the prompt names it, in English or in the
 language itself (``in French``, ``auf Deutsch``). What a prompt asks in other words ("ins Französische") is not known:
 say it by the ``task`` column.
 
-Cost: 35 µs for an answer of 1,000 characters, nearly all of it the language model; recordings 3 µs more.
+Of sentences of 205 varieties in their own language (FLORES-200, as SIB-200 has them; 130 characters each), 0.3 % are
+taken for another.
+
+Cost: 27 microseconds for an answer of 1,000 characters, nearly all of it the language model.
 """
 
 from __future__ import annotations
@@ -186,7 +189,7 @@ def _lead(language: str, written: str, seen: _Seen, place: int) -> float:
         (language == "jpn" and seen.letters[place] < SHORT_HAN) or (language in CHINESE and best == "jpn")
     ):
         return 0.0
-    if not _known(language):
+    if not _known(language, written):
         other = measured is not None and not script.written_in(written, measured)
         return confidence if other and confidence >= SURE else 0.0
     own = sum(share for label, share in seen.labels[place] if _same(language, label))
@@ -263,8 +266,13 @@ def _names(language: str) -> frozenset[str]:
 
 
 @cache
-def _known(language: str) -> bool:
-    return any(languages.same_language(language, label) for label in languages.fasttext_labels().values())
+def _known(language: str, written: str) -> bool:
+    """Tell whether the model knows a language in a script: in the one that it is usually written in."""
+    return any(
+        languages.same_language(language, label)
+        and script.same_letters(written, languages.resolve(label).variety.script)
+        for label in languages.fasttext_labels().values()
+    )
 
 
 @cache

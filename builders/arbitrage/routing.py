@@ -80,21 +80,11 @@ def _teachers(value: Mapping[str, str] | None) -> Mapping[str, str] | None:
 
 
 class RouterSettings(Settings):
-    """The learned router: a fastText classifier of prompts (Joulin et al. 2017, arXiv 1607.01759)."""
+    """The learned router: a linear classifier of prompts."""
 
-    dim: int = Field(default=32, ge=1, le=1024, description="Dimensions of its vectors.")
     epochs: int = Field(default=10, ge=1, le=1000, description="Passes over the scored prompts.")
-    learning_rate: Number = Field(default=Decimal("0.2"), gt=0, le=10, description="Of gradient descent, falling to 0.")
-    word_ngrams: int = Field(default=2, ge=1, le=5, description="Longest sequence of words that is a feature.")
-    min_chars: int = Field(default=2, ge=0, le=10, description="Shortest sequence of characters that is one.")
-    max_chars: int = Field(default=4, ge=0, le=10, description="The longest; 0 for none.")
-    buckets: int = Field(default=100_000, ge=1, le=10_000_000, description="Places that sequences are hashed to.")
-    copies: int = Field(
-        default=8,
-        ge=1,
-        le=100,
-        description="Lines of training for each prompt: its teachers in proportion to their target.",
-    )
+    learning_rate: Number = Field(default=Decimal("0.1"), gt=0, le=10, description="Step of AdaGrad.")
+    buckets: int = Field(default=65_536, ge=1, le=10_000_000, description="Places that features are hashed to.")
 
 
 class RoutingSettings(Settings):
@@ -207,7 +197,7 @@ class Assignment:
 def assignments(prompts: pa.Table, contenders: Sequence[Contender], routing: RoutingSettings, seed: int) -> Assignment:
     """Decide who is asked in the first round, from the columns ``row_key, language, script`` of the prompts.
 
-    With two rounds, prompts outside the share are left to :func:`second`. Some 1 microsecond per prompt.
+    With two rounds, prompts outside the share are left to :func:`second`. 0.1 microseconds per prompt, 1.3 for ``random`` with 8 teachers.
     """
     held = _Prompts.of(prompts, contenders)
     count = len(held.variety)
@@ -357,7 +347,8 @@ def route(
     """Take an answer for every prompt of a part: :func:`decisions_schema`.
 
     ``prompts`` has ``row_key, language, script``; ``scores`` is the part's, of both rounds, after
-    :func:`~aya_data.builders.arbitrage.ranking.combine`. Answers of a teacher that the rule does not ask do not count. 2 microseconds per prompt and 0.5 per completion.
+    :func:`~aya_data.builders.arbitrage.ranking.combine`. Answers of a teacher that the rule does not ask do not count.
+    8 microseconds per prompt with 8 completions.
     """
     given = assignments(prompts, contenders, routing, seed)
     count = len(given.scored)

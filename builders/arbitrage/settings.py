@@ -13,6 +13,7 @@ from aya_data.builders.arbitrage.pairs import PairsSettings
 from aya_data.builders.arbitrage.review import ReviewSettings
 from aya_data.builders.arbitrage.routing import RoutingSettings
 from aya_data.builders.arbitrage.teachers import TeacherUnion
+from aya_data.builders.arbitrage.translated import TranslatedSettings
 from aya_data.core.settings import Settings, SourceName, check_slug, wrong
 
 __all__ = ["ArbitrageSettings", "Commit", "PromptsFrom"]
@@ -45,7 +46,7 @@ class ArbitrageSettings(Settings):
     """Settings of the source ``arbitrage``."""
 
     prompts: PromptsFrom = Field(description="Where the prompts come from.")
-    teachers: Mapping[str, TeacherUnion] = Field(
+    teachers: Mapping[str, Annotated[TeacherUnion | TranslatedSettings, Field(discriminator="engine")]] = Field(
         min_length=1, description="The models that answer, by a name of your choice."
     )
     arbiter: ArbiterUnion = Field(

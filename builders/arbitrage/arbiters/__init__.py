@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Annotated, Any, Final, Literal
 
@@ -19,7 +19,11 @@ from aya_data.core.stage import Environment
 
 __all__ = ["ArbiterUnion", "EnsembleSettings", "arbiters_of", "weights_of"]
 
-KINDS: Final = {"heuristic": HeuristicArbiter, "judge": JudgeArbiter, "reward_model": RewardModelArbiter}
+KINDS: Final[Mapping[str, Callable[[str, Any, Environment], Arbiter]]] = {
+    "heuristic": HeuristicArbiter,
+    "judge": JudgeArbiter,
+    "reward_model": RewardModelArbiter,
+}
 
 One = Annotated[HeuristicSettings | JudgeSettings[TeacherUnion] | RewardModelSettings, Field(discriminator="kind")]
 

@@ -19,16 +19,28 @@ An empty answer scores 0. A weight of 0 turns a factor off. Markup, lists, polit
 its *prompt*; and, from three teachers on, how well it *agrees* with the other teachers' answers relative to how well
 they agree with each other. The more teachers, the more the second counts: its share is 1 - 1 / (teachers - 1)². An
 answer that only repeats its prompt is told by having nothing new. So an answer that does not depend on the prompt loses
-without being known, and no rule names a text. With one teacher or two only the prompt speaks, and the arbiter is much
-weaker: a short, right answer shares no word with its question. It knows nothing of truth, harm or style; it tells
-answers that are on the subject, whole and in the right language from those that are not.
+without being known, and no rule names a text.
+
+It tells answers that are on the subject, whole and in the right language from those that are not. It knows nothing of
+truth, harm or style, and
+
+* with one teacher or two only the prompt speaks, and it is weak: a short, right answer may share no word with its
+  question, and small talk never does;
+* the answer of most teachers is the measure. Where most of them do not answer, it is wrong, and teachers of one family
+  that answer alike speak for each other.
+
+On AlpacaEval's prompts that it was not tuned on, 31 answers that do not depend on the prompt or only repeat it (one of
+them written to fool judges) were each put beside those of 27 models: 30 of them are never picked (of 397 prompts, so
+at most 1.0 %), a list of the 400 words that are most frequent in the prompts once. Beside three models 0.2 % of all are
+picked, beside one 5.0 %. It agrees with 84.8 % [82.7, 86.7] of the judged pairs of a strong model's answer and
+another's; taking the longer one would with 89.1 %, but of the pairs where the shorter was preferred it gets 55 %.
 
 A score depends on the prompt's own completions alone, on texts and on who gave them, and on no order: permuting
-teachers or samples changes nothing. Equal texts of different teachers may differ in the fourth digit, since each is
-compared with the others. Scores are rounded to 1e-4; equal ones are ties.
+teachers or samples changes nothing. Equal texts of different teachers may differ a little, since each is compared with
+the others. Scores are rounded to 1e-4; equal ones are ties.
 
-Cost: some 90 microseconds for an answer of 1,000 characters; memory is some 50 bytes per character of
-:data:`AT_ONCE` characters, or of all answers to one prompt.
+Cost: 52 microseconds for an answer of 1,000 characters, half of it the language model; memory is some 50 bytes per
+character of :data:`AT_ONCE` characters, or of all answers to one prompt.
 """
 
 from __future__ import annotations
@@ -79,12 +91,12 @@ Shares = npt.NDArray[np.float64]
 class Weights(Settings):
     """The exponent of each factor; 0 turns it off."""
 
-    relevance: Number = Field(Decimal(2), ge=0, le=10, description="Being about the prompt.")
-    language: Number = Field(ONE, ge=0, le=10, description="The language of the prompt.")
-    repetition: Number = Field(ONE, ge=0, le=10, description="Repeating itself no more than usual.")
-    truncation: Number = Field(ONE, ge=0, le=10, description="Not being cut off.")
-    length: Number = Field(ONE, ge=0, le=10, description="A length that is usual in its language.")
-    substance: Number = Field(ONE, ge=0, le=10, description="Words rather than symbols.")
+    relevance: Number = Field(default=Decimal(2), ge=0, le=10, description="Being about the prompt.")
+    language: Number = Field(default=ONE, ge=0, le=10, description="The language of the prompt.")
+    repetition: Number = Field(default=ONE, ge=0, le=10, description="Repeating itself no more than usual.")
+    truncation: Number = Field(default=ONE, ge=0, le=10, description="Not being cut off.")
+    length: Number = Field(default=ONE, ge=0, le=10, description="A length that is usual in its language.")
+    substance: Number = Field(default=ONE, ge=0, le=10, description="Words rather than symbols.")
 
 
 class HeuristicSettings(Settings):

@@ -132,9 +132,7 @@ class RewardModelArbiter(Arbiter):
 
     settings: TransformersRewardSettings | VllmRewardSettings
 
-    def __init__(
-        self, name: str, settings: TransformersRewardSettings | VllmRewardSettings, environment: Environment
-    ) -> None:
+    def __init__(self, name: str, settings: Any, environment: Environment) -> None:
         super().__init__(name, settings, environment)
         self._voice: Voice = (
             VllmRewardModel(name, settings, environment)

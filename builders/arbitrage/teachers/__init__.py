@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Final
 
-from aya_data.builders.arbitrage.teachers.recorded import RecordedSettings, RecordedTeacher
 from pydantic import Field
 
 from aya_data.builders.arbitrage.teacher import TeacherSettings
 from aya_data.builders.arbitrage.teachers.openai_engine import OpenAISettings, OpenAITeacher
+from aya_data.builders.arbitrage.teachers.recorded import RecordedSettings, RecordedTeacher
 from aya_data.builders.arbitrage.teachers.transformers_engine import TransformersSettings, TransformersTeacher
 from aya_data.builders.arbitrage.teachers.vllm_engine import VllmSettings, VllmTeacher
 from aya_data.core.generation import Voice
@@ -37,5 +37,8 @@ def make_voice(name: str, settings: TeacherSettings, environment: Environment) -
 
 def samples_of(settings: TeacherSettings) -> int:
     """How many answers a teacher gives to each prompt."""
+    answers = getattr(settings, "answers", None)
+    if isinstance(answers, TeacherSettings):
+        return samples_of(answers)
     sampling = getattr(settings, "sampling", None)
     return int(sampling.n if sampling is not None else getattr(settings, "n", None) or 1)

@@ -12,6 +12,9 @@ in a row without an answer between them stop the build.
 Each process leads a process group of its own, and the whole group is killed when the session is left; the next model
 starts when they are all gone. When *this* process is killed, by SIGKILL too, the kernel ends the pipe to them, on which
 they kill themselves.
+
+A request and its answer cost this process 21 microseconds (a kilobyte each way, measured with an engine that does
+nothing).
 """
 
 from __future__ import annotations
@@ -190,8 +193,10 @@ class _Process:
         """Whether it has ended; it stays unreaped, so that nobody else gets its number."""
         if self.process.returncode is not None:
             return True
-        found = os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
-        return found is not None
+        try:
+            return os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None
+        except ChildProcessError:
+            return True  # reaped by somebody else after all
 
     # Talk.
 

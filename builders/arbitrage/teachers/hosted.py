@@ -31,13 +31,14 @@ if TYPE_CHECKING:
     from aya_data.builders.arbitrage.teachers.hosted_protocol import (
         Desk,
         Refused,
+        Unsafe,
+        encoded,
         reason_of,
-        rendered,
         serve,
         without_network,
     )
 else:
-    from hosted_protocol import Desk, Refused, reason_of, rendered, serve, without_network
+    from hosted_protocol import Desk, Refused, Unsafe, encoded, reason_of, serve, without_network
 
 AHEAD = 4
 """Batches whose requests are sorted by length together."""
@@ -59,17 +60,13 @@ def load(settings: dict[str, Any]) -> Completions | Scores:
     device = _device(settings["device"])
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(settings["tokenizer"], trust_remote_code=False)
+        template = _template(settings, tokenizer)
         model = _model(settings, device)
     except (Refused, torch.OutOfMemoryError):
         raise
     # The libraries below raise whatever they like for a file that is none of theirs.
     except Exception as error:
         raise Refused(f"the model cannot be loaded: {reason_of(error)}") from error
-    template = settings.get("template") or getattr(tokenizer, "chat_template", None)
-    if not template:
-        raise Refused("the tokenizer has no chat template", "Name a Jinja file under 'chat_template'.")
-    if isinstance(template, dict):
-        template = template.get("default") or next(iter(template.values()))
     kind = Completions if settings["task"] == "generate" else Scores
     facts = {
         "engine": "transformers",
@@ -88,6 +85,15 @@ def load(settings: dict[str, Any]) -> Completions | Scores:
 def _transformers() -> Any:
     """The library, whose types are not all there."""
     return importlib.import_module("transformers")
+
+
+def _template(settings: dict[str, Any], tokenizer: Any) -> str:
+    template = settings.get("template") or getattr(tokenizer, "chat_template", None)
+    if not template:
+        raise Refused("the tokenizer has no chat template", "Name a Jinja file under 'chat_template'.")
+    if isinstance(template, dict):
+        template = template.get("default") or next(iter(template.values()))
+    return str(template)
 
 
 def _device(name: str) -> Any:
@@ -201,14 +207,16 @@ class _Batching:
     def _prepared(self, desk: Desk, request: dict[str, Any]) -> _Request | None:
         id = request["id"]
         try:
-            text = rendered(
+            tokens = encoded(
                 self.tokenizer,
                 request["messages"],
                 template=self.template,
                 variables=self.settings.get("template_variables"),
                 answer=self.answers,
             )
-            tokens = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        except Unsafe as error:
+            desk.absent(id, str(error))
+            return None
         # Templates are programs; they raise what they like.
         except Exception as error:
             desk.fail(id, f"the chat template refuses the conversation: {reason_of(error)}")

@@ -52,10 +52,12 @@ A script::
 
 from __future__ import annotations
 
-import contextlib
+import functools
+import inspect
 import json
 import os
 import queue
+import re
 import signal
 import struct
 import sys
@@ -65,14 +67,45 @@ import traceback
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
-__all__ = ["Desk", "Engine", "Refused", "frame", "frames", "reason_of", "rendered", "serve", "without_network"]
+__all__ = [
+    "Desk",
+    "Engine",
+    "Refused",
+    "Unsafe",
+    "encoded",
+    "frame",
+    "frames",
+    "reason_of",
+    "rendered",
+    "serve",
+    "without_network",
+]
 
 HEADER = struct.Struct(">I")
 LARGEST = 1 << 28
 SETTLE = 0.02
 """Seconds without a new request after which those that came are taken to be all there are for now."""
-DAY = "2025-01-01"
-"""The date that chat templates see, so that a conversation is the same text on every day."""
+DAY = {
+    "%Y": "2025",
+    "%y": "25",
+    "%m": "01",
+    "%-m": "1",
+    "%B": "January",
+    "%b": "Jan",
+    "%d": "01",
+    "%-d": "1",
+    "%e": " 1",
+    "%A": "Wednesday",
+    "%a": "Wed",
+    "%j": "001",
+    "%H": "00",
+    "%I": "12",
+    "%p": "AM",
+    "%M": "00",
+    "%S": "00",
+    "%F": "2025-01-01",
+}
+"""The date that chat templates see, so that a conversation is the same text on every day: 1 January 2025."""
 
 
 class Refused(Exception):
@@ -133,7 +166,7 @@ class Desk:
         self._requests: queue.Queue[dict[str, Any]] = queue.Queue()
         self._held: set[int] = set()
         self._steps = 0
-        self._lock = threading.Lock()
+        self._writing = threading.Lock()
         self._stopped = threading.Event()
         self._start: queue.Queue[dict[str, Any]] = queue.Queue()
 
@@ -196,15 +229,17 @@ class Desk:
     def _settle(self, id: int, **what: Any) -> None:
         self._steps += 1
         self.send({"kind": "answer", "id": id, **{name: value for name, value in what.items() if value is not None}})
-        with self._lock:
-            self._held.discard(id)
+        self._held.discard(id)
 
     def send(self, message: dict[str, Any]) -> None:
-        """Send one message; waits while the parent does not read."""
+        """Send one message; waits while the parent does not read, and ends the process group where it is no more."""
         data = memoryview(frame(message))
-        with self._lock:
-            while data:
-                data = data[os.write(self._write, data) :]
+        with self._writing:
+            try:
+                while data:
+                    data = data[os.write(self._write, data) :]
+            except BrokenPipeError:
+                os.killpg(os.getpgrp(), signal.SIGKILL)
 
     def listen(self) -> None:
         """Read what the parent sends until it ends; then kill the process group."""
@@ -220,8 +255,7 @@ class Desk:
     def _receive(self, message: dict[str, Any]) -> None:
         kind = message.get("kind")
         if kind == "ask":
-            with self._lock:
-                self._held.add(message["id"])
+            self._held.add(message["id"])
             self._requests.put(message)
         elif kind == "start":
             self._start.put(message["settings"])
@@ -234,8 +268,7 @@ class Desk:
             time.sleep(1.0)
             held, steps = len(self._held), self._steps
             if held:
-                with contextlib.suppress(OSError):
-                    self.send({"kind": "alive", "steps": steps, "waiting": held})
+                self.send({"kind": "alive", "steps": steps, "waiting": held})
 
     def settings(self) -> dict[str, Any]:
         """Wait for the settings, which come first."""
@@ -298,16 +331,73 @@ def rendered(
     With ``answer`` it ends where the model's answer begins. Templates write special tokens themselves, so that the
     text is encoded without adding any. Those that ask for the date get the same one every day.
     """
-    given = {"date_string": "01 Jan 2025", "strftime_now": _one_day, **(variables or {})}
-    text: str = tokenizer.apply_chat_template(
-        [{"role": role, "content": content} for role, content in messages],
-        chat_template=template,
-        add_generation_prompt=answer,
-        tokenize=False,
-        **given,
-    )
+    text: str = _applied(tokenizer, messages, template, variables, answer, tokenize=False)
     return text
 
 
-def _one_day(pattern: str) -> str:
-    return time.strftime(pattern, time.strptime(DAY, "%Y-%m-%d"))
+def encoded(
+    tokenizer: Any,
+    messages: list[list[str]],
+    *,
+    template: str | None = None,
+    variables: dict[str, Any] | None = None,
+    answer: bool = True,
+) -> list[int]:
+    """Return a conversation as token numbers, as :func:`rendered` writes it.
+
+    What somebody wrote is text, though it spell ``<|im_end|>``: control tokens come from the template alone. Raises
+    :class:`Unsafe` where the transformers that is installed cannot tell the two apart.
+    """
+    tokens: list[int]
+    found = _controls(tokenizer, template).search("\n".join(content for _, content in messages))
+    if found is None:
+        text = rendered(tokenizer, messages, template=template, variables=variables, answer=answer)
+        tokens = tokenizer(text, add_special_tokens=False)["input_ids"]
+        return tokens
+    if "sanitize_control_tokens" not in inspect.signature(tokenizer.apply_chat_template).parameters:
+        raise Unsafe(f"the conversation holds {found[0]!r}, a control token of the model")
+    more = {"tokenize": True, "return_dict": False, "sanitize_control_tokens": True}
+    tokens = _applied(tokenizer, messages, template, variables, answer, **more)
+    return tokens
+
+
+class Unsafe(Exception):
+    """A conversation holds control tokens of the model that cannot be kept apart from those of the template."""
+
+
+@functools.lru_cache(4)
+def _controls(tokenizer: Any, template: str | None) -> re.Pattern[str]:
+    """Finds the tokens of a tokenizer that are special, or that its template writes."""
+    own = tokenizer.get_chat_template(template)
+    added = [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special or str(token) in own]
+    return re.compile("|".join(map(re.escape, sorted(filter(None, added)))) or r"(?!)")
+
+
+def _applied(
+    tokenizer: Any,
+    messages: list[list[str]],
+    template: str | None,
+    variables: dict[str, Any] | None,
+    answer: bool,
+    **more: Any,
+) -> Any:
+    template = tokenizer.get_chat_template(template)
+    if "strftime_now" in template:
+        template = ONE_DAY + template
+    return tokenizer.apply_chat_template(
+        [{"role": role, "content": content} for role, content in messages],
+        chat_template=template,
+        add_generation_prompt=answer,
+        **more,
+        **(variables or {}),
+    )
+
+
+def _one_day() -> str:
+    """The function that templates ask for the date, written in Jinja: transformers takes no function from outside."""
+    replaced = "".join(f"|replace('{directive}', '{text}')" for directive, text in DAY.items())
+    # The empty text at the end keeps a line break that the template may begin with.
+    return "{% macro strftime_now(format) %}{{ format" + replaced + " }}{% endmacro %}{{ '' }}"
+
+
+ONE_DAY = _one_day()

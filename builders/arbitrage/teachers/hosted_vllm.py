@@ -358,6 +358,7 @@ class Completions(_Feeding):
             repetition_penalty=sampling["repetition_penalty"],
             max_tokens=sampling["max_tokens"],
             stop=list(sampling["stop"]),
+            detokenize=bool(sampling["stop"]),
             seed=request.seed if sampling["temperature"] > 0 else None,
             structured_outputs=StructuredOutputsParams(**structured) if structured else None,
             output_kind=RequestOutputKind.FINAL_ONLY,
@@ -368,16 +369,25 @@ class Completions(_Feeding):
         if made.finish_reason not in FINISHED:
             desk.fail(request.id, f"the engine ended it: {made.finish_reason}")
             return
-        text = made.text
-        if made.finish_reason == "length":
+        # Decoded as a whole: what the engine puts together token by token may lack the end, and takes its time.
+        tokens = list(made.token_ids)
+        ended = made.finish_reason == "stop" and not isinstance(made.stop_reason, str)
+        text: str = self.tokenizer.decode(
+            tokens[:-1] if ended else tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        finish = made.finish_reason
+        cuts = [at for at in (text.find(stop) for stop in self.settings["sampling"]["stop"]) if at >= 0]
+        if cuts:
+            text, finish = text[: min(cuts)], "stop"
+        elif finish == "length":
             # The last character may have been cut apart.
             text = text.rstrip("\N{REPLACEMENT CHARACTER}")
         desk.answer(
             request.id,
             text=text,
-            finish=made.finish_reason,
+            finish=finish,
             prompt_tokens=len(request.tokens),
-            completion_tokens=len(made.token_ids),
+            completion_tokens=len(tokens),
         )
 
 

@@ -374,7 +374,7 @@ class OpenAISession:
         # A token of most scripts has three bytes or more.
         tokens = sum(len(content.encode()) // 3 + 5 for _, content in request.messages) + own.sampling.max_tokens
         attempts = 0
-        while self._halted is None:
+        while not self._is_halted():
             number = await gate.enter(tokens)
             attempts += 1
             outcome = await self._send(body, key)
@@ -398,7 +398,7 @@ class OpenAISession:
                 self._count_silence(outcome)
                 tries = "1 try" if attempts == 1 else f"{attempts} tries"
                 return Answer(key, finish=FAILED, reason=f"{outcome.reason} ({tries})", attempts=attempts)
-            if self._halted is not None:
+            if self._is_halted():
                 return None
             share = draw(self._teacher.environment.seed, "backoff", f"{key} {attempts}") / 2**64
             if asked is None:
@@ -479,6 +479,9 @@ class OpenAISession:
         self._silent += 1
         if self._silent >= ROW:
             self._halt(self._stop(f"answered none of {ROW} requests in a row: {trouble.reason.rstrip('.')}"))
+
+    def _is_halted(self) -> bool:
+        return self._halted is not None
 
     def _halt(self, halt: _Halt) -> None:
         """Send nothing more. What is in flight may still bring an answer, and is paid for."""

@@ -100,6 +100,11 @@ class VllmEngine(LocalModelSettings):
                     f"has a group of {len(group)} GPUs, and tensor_parallel {self.tensor_parallel}",
                     "Each group runs one engine on all of its GPUs: make the two equal.",
                 )
+        if self.max_num_seqs is not None and self.window <= self.max_num_seqs:
+            raise wrong(
+                f"has a window of {self.window}, and max_num_seqs {self.max_num_seqs}",
+                "An engine is full only where some requests wait beside those that run: make the window larger.",
+            )
         return self
 
 
@@ -270,8 +275,7 @@ def _session(
         settings,
         scripts=SCRIPTS,
         replicas=tuple(Replica(settings={"devices": None if group is None else list(group)}) for group in groups),
-        # An engine is full only where some wait beside those that run.
-        window=max(own.window, 2 * (own.max_num_seqs or 0)),
+        window=own.window,
         python=interpreter(own.python, environment.base),
     )
     return HostSession(host, place)

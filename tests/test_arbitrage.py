@@ -1,0 +1,312 @@
+"""Whole builds with the source ``arbitrage``: recorded teachers, and models behind a real server."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from aya_data import api
+from aya_data.catalog.query import query
+from aya_data.core.errors import BuildError, SpecError
+from aya_data.core.spec import load_spec
+from aya_data.core.store import Workspace
+from aya_data.engine.run import Build
+from tests import builds
+from tests.chat_server import Echo, Reply, Served, completion
+
+TOPICS = ("sea", "moon", "town", "bread", "winter", "music", "river", "garden", "clock", "market", "forest", "school")
+QUESTIONS = [f"What should a child know about the {topic} in its own country, and why?" for topic in TOPICS]
+LONG = (
+    "The {0} is something that every child in the country meets early. A child should know where the {0} is, what it "
+    "gives to people and why the {0} needs care, because what is known is looked after."
+)
+SHORT = "A child should know that the {0} of its own country gives people much and needs care."
+BESIDE = "Thank you for writing to us. We have noted everything and shall be in touch before long about what you need."
+FRENCH = "Le {0} est une chose que chaque enfant du pays rencontre tôt, et il faut en prendre soin tous les jours."
+
+HEAD = """
+name: duel
+seed: 11
+policy: any
+sources:
+  asked:
+    builder: files
+    path: asked.jsonl
+    kind: prompt
+    use: prompts
+    columns: {prompt: q}
+    language: eng
+    license: {assume: CC0-1.0, reason: written for this test}
+  duel:
+    builder: arbitrage
+    prompts: {from: asked}
+"""
+TAIL = """
+filters: [license]
+release: {validation: 0}
+"""
+
+
+def write(folder: Path, name: str, records: list[dict[str, Any]]) -> None:
+    (folder / name).write_text("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
+
+
+def recorded(name: str) -> str:
+    return f"{name}: {{engine: recorded, path: {name}.jsonl, columns: {{prompt: q, answer: a}}}}"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write(tmp_path, "asked.jsonl", [{"q": question} for question in QUESTIONS])
+    for name, text in (("long", LONG), ("short", SHORT), ("beside", BESIDE), ("french", FRENCH)):
+        answers = [text.format(topic) for topic in TOPICS]
+        write(tmp_path, f"{name}.jsonl", [{"q": q, "a": a} for q, a in zip(QUESTIONS, answers, strict=True)])
+    return tmp_path
+
+
+def build(folder: Path, body: str, workspace: str = "workspace", **given: Any) -> Build:
+    path = folder / "duel.yaml"
+    indented = "".join(f"    {line}\n" for line in body.strip().splitlines())
+    path.write_text(HEAD + indented + TAIL)
+    return api.build(path, workspace=folder / workspace, workers=1, **given)
+
+
+def rows(done: Build, kind: str = "data") -> pl.DataFrame:
+    return pl.read_parquet(done.result.path / kind / "*" / "*.parquet")
+
+
+def sql(done: Build, text: str) -> list[tuple[Any, ...]]:
+    found = query(Workspace(done.result.path.parents[2]), text)
+    return [tuple(row) for row in found.rows]
+
+
+FOUR = "teachers:\n  " + "\n  ".join(recorded(name) for name in ("long", "short", "beside", "french"))
+PAIRS = "pairs: {kind: best_worst, min_margin: 0.05, max_length_ratio: null, reject_penalised: true}"
+
+
+def test_the_best_answers_are_released_and_pairs_beside_them(folder: Path) -> None:
+    done = build(folder, f"{FOUR}\nrouting: reward\n{PAIRS}")
+    answers = rows(done)
+    assert answers.height == 12
+    said = {m[0]["content"]: m[-1]["content"] for m in answers["messages"].to_list()}
+    assert set(said) == set(QUESTIONS)
+    assert BESIDE not in said.values()
+    assert not any(text.startswith("Le ") for text in said.values()), "an answer in another language never wins"
+    assert set(answers["origin"]) == {"generated"}
+    provenance = answers["provenance"].to_list()
+    assert {p["teacher"] for p in provenance} <= {"long", "short"}
+    assert all(len(p["parents"]) == 1 for p in provenance)
+    pairs = rows(done, "preference")
+    assert pairs.height == 12
+    for pair in pairs.iter_rows(named=True):
+        assert pair["chosen"][:-1] == pair["rejected"][:-1]
+        assert pair["chosen"][-1]["content"] == said[pair["chosen"][0]["content"]]
+        assert pair["margin"] > 0
+    found = dict(sql(done, "SELECT teacher, wins FROM arbitration"))
+    assert sum(found.values()) == 12
+    assert found["french"] == found["beside"] == 0
+    assert sql(done, "SELECT count(*), count(DISTINCT teacher) FROM completions") == [(48, 4)]
+    assert sql(done, "SELECT DISTINCT teacher FROM completions WHERE len(penalties) > 0") == [("french",)]
+
+
+def test_names_and_order_of_teachers_change_nothing(folder: Path) -> None:
+    first = rows(build(folder, f"{FOUR}\nrouting: reward\n{PAIRS}"))
+    other = "teachers:\n  " + "\n  ".join(recorded(n) for n in ("french", "beside", "short", "long"))
+    other = other.replace("  long:", "  aa:").replace("  french:", "  zz:")
+    second = rows(build(folder, f"{other}\nrouting: reward\n{PAIRS}"))
+    assert sorted(str(m) for m in first["messages"].to_list()) == sorted(str(m) for m in second["messages"].to_list())
+
+
+def test_nothing_is_asked_of_prompts_that_a_filter_drops(folder: Path) -> None:
+    write(folder, "asked.jsonl", [{"q": q, "l": "CC0-1.0" if n else "CC-BY-NC-4.0"} for n, q in enumerate(QUESTIONS)])
+    path = folder / "duel.yaml"
+    head = HEAD.replace("license: {assume: CC0-1.0, reason: written for this test}", "license: {column: l}")
+    head = head.replace("policy: any", "policy: commercial")
+    path.write_text(head + "    " + FOUR.replace("\n", "\n    ") + "\n    routing: reward\n" + TAIL)
+    done = api.build(path, workspace=folder / "workspace", workers=1)
+    assert sql(done, "SELECT count(DISTINCT prompt) FROM completions") == [(11,)]
+
+
+class Models(Echo):
+    """Several models behind one server, told apart by name."""
+
+    def __init__(self, fails: str = "") -> None:
+        super().__init__(self.reply)
+        self.fails = fails
+
+    def reply(self, body: dict[str, Any], before: int) -> Reply | None:
+        text = body["messages"][-1]["content"]
+        if self.fails and self.fails in text:
+            return Reply.error(400, "this is too hard")
+        topic = next((topic for topic in TOPICS if f"the {topic}" in text or f"the {topic.upper()}" in text), "world")
+        model = body["model"]
+        if model == "translator":
+            wanted = text.rpartition("\n\n")[2]
+            return Reply(body=completion(wanted.upper(), prompt_tokens=9, completion_tokens=9))
+        if model == "judge":
+            return None
+        said = {"long": LONG, "short": SHORT, "beside": BESIDE}[model].format(topic) + f" ({body['seed'] % 7})"
+        return Reply(body=completion(said, prompt_tokens=len(text.split()), completion_tokens=len(said.split())))
+
+    def asked(self) -> Counter[str]:
+        return Counter(arrival.body["model"] for arrival in self.arrivals)
+
+
+@pytest.fixture
+def models() -> Iterator[tuple[Models, str]]:
+    app = Models()
+    with Served(app) as server:
+        yield app, server.base_url
+
+
+def served(base_url: str, *names: str, n: int = 1, **more: Any) -> str:
+    extra = "".join(f", {key}: {value}" for key, value in more.items())
+    sampling = f"sampling: {{n: {n}, temperature: 0.7, max_tokens: 256}}"
+    return "teachers:\n  " + "\n  ".join(
+        f'{name}: {{engine: openai, model: {name}, base_url: "{base_url}", {sampling}{extra}}}' for name in names
+    )
+
+
+def test_one_more_teacher_is_asked_alone(folder: Path, models: tuple[Models, str]) -> None:
+    app, base_url = models
+    build(folder, f"{served(base_url, 'long', 'beside', n=2, revision=1.0)}\nrouting: reward".replace("1.0", '"1"'))
+    assert app.asked() == {"long": 24, "beside": 24}
+    done = build(
+        folder,
+        f"{served(base_url, 'long', 'short', 'beside', n=2, revision=1.0)}\nrouting: reward".replace("1.0", '"1"'),
+    )
+    assert app.asked() == {"long": 24, "beside": 24, "short": 24}
+    assert all(voice["pinned"] for voice in done.result.manifest["voices"])
+    asked = {one["expected"]["stage"]: one for one in done.asked}
+    assert set(asked) == {"generate:duel/short"}
+    assert asked["generate:duel/short"]["actual"]["done"] == 24
+
+
+def test_a_teacher_without_a_revision_is_marked(folder: Path, models: tuple[Models, str]) -> None:
+    done = build(folder, f"{served(models[1], 'long')}\nrouting: reward")
+    assert [(voice["step"], voice["pinned"]) for voice in done.result.manifest["voices"]] == [("generate/long", False)]
+    card = (done.result.path / "README.md").read_text()
+    assert "`long`" in card and "states no revision" in card
+
+
+def test_every_routing_pays_what_it_says(folder: Path, models: tuple[Models, str]) -> None:
+    app, base_url = models
+    three = served(base_url, "long", "short", "beside")
+
+    def paid(routing: str, workspace: str) -> tuple[int, Build]:
+        before = app.asked().total()
+        done = build(folder, f"{three}\nrouting: {routing}", workspace)
+        return app.asked().total() - before, done
+
+    assert paid("reward", "w1")[0] == 36
+    assert paid("random", "w2")[0] == 12
+    count, done = paid("{kind: single, teacher: short}", "w3")
+    assert count == 12
+    assert {p["teacher"] for p in rows(done)["provenance"].to_list()} == {"short"}
+    count, done = paid("{kind: fixed, teachers: {eng: long, default: beside}}", "w4")
+    assert count == 12
+    assert {p["teacher"] for p in rows(done)["provenance"].to_list()} == {"long"}
+    count, done = paid("{kind: fixed, held_out: 0.5, least: 1}", "w5")
+    everybody = sql(done, "SELECT count(*) FROM (SELECT prompt FROM completions GROUP BY 1 HAVING count(*) = 3)")[0][0]
+    assert 0 < everybody < 12
+    assert count == 3 * everybody + (12 - everybody)
+    reasons = dict(sql(done, "SELECT reason, count(*) FROM decisions GROUP BY 1"))
+    assert reasons["fixed"] == 12 - everybody
+
+
+def test_a_translated_teacher_is_asked_in_the_pivot_language(folder: Path, models: tuple[Models, str]) -> None:
+    app, base_url = models
+    sampling = "sampling: {n: 1, temperature: 0, max_tokens: 256}"
+    one = f'{{engine: openai, model: long, base_url: "{base_url}", revision: "1", {sampling}}}'
+    other = f'{{engine: openai, model: translator, base_url: "{base_url}", revision: "1", {sampling}}}'
+    write(folder, "asked.jsonl", [{"q": q, "l": "eng" if n else "deu"} for n, q in enumerate(QUESTIONS)])
+    path = folder / "duel.yaml"
+    body = f"teachers:\n      weak: {{engine: translated, answers: {one}, translator: {other}}}\n    routing: reward\n"
+    path.write_text(HEAD.replace("language: eng", "language: {column: l}") + "    " + body + TAIL)
+    done = api.build(path, workspace=folder / "workspace", workers=1)
+    assert app.asked() == {"long": 12, "translator": 2}, "the German prompt goes over and its answer comes back"
+    answers = rows(done)
+    german = answers.filter(pl.col("language") == "deu")
+    assert german.height in (0, 1)
+    assert all(m[-1]["content"].isupper() for m in german["messages"].to_list())
+
+
+def test_failures_stop_the_build_and_can_be_allowed(folder: Path) -> None:
+    app = Models(fails="the moon")
+    with Served(app) as server:
+        three = served(server.base_url, "long", "short")
+        with pytest.raises(BuildError, match=r"1 of 12 requests failed, and max_failed is 0: 1 times .*too hard"):
+            build(folder, f"{three}\nrouting: reward")
+        done = build(folder, f"{three}\nrouting: reward\nmax_failed: 1")
+    assert rows(done).height == 11
+    dropped = sql(done, "SELECT rule, outcome FROM ledger WHERE stage = 'derive:duel' AND outcome = 'dropped'")
+    assert dropped == [("no_answer_none", "dropped")]
+
+
+def test_a_plan_says_what_will_be_asked(folder: Path, models: tuple[Models, str]) -> None:
+    app, base_url = models
+    path = folder / "duel.yaml"
+    priced = served(base_url, "long", "short", price="{prompt: 1, completion: 2}").replace("\n", "\n    ")
+    path.write_text(HEAD + f"    {priced}\n    routing: reward\n" + TAIL)
+    made = api.plan(path, workspace=folder / "workspace")
+    first = api.expectations(made, folder / "workspace")
+    assert [(one["stage"], one["exact"], one["missing"]) for one in first] == [
+        ("generate:duel/long", False, None), ("generate:duel/short", False, None),
+    ]  # fmt: skip
+    exact = api.expectations(made, folder / "workspace", upto="prompts")
+    assert [(one["exact"], one["missing"], one["languages"]) for one in exact] == [(True, 12, {"eng_Latn": 12})] * 2
+    assert all(one["cost"] is not None and one["cost"] > 0 for one in exact)
+    assert not app.arrivals, "a plan asks nobody"
+    api.build(path, workspace=folder / "workspace", workers=1)
+    after = api.expectations(made, folder / "workspace")
+    assert [(one["exact"], one["missing"], one["measured"]) for one in after] == [(True, 0, True)] * 2
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.8])
+def test_a_build_that_is_killed_asks_again_for_little(folder: Path, share: float) -> None:
+    questions = [f"{question} Part {n}." for n in range(20) for question in QUESTIONS]
+    write(folder, "asked.jsonl", [{"q": question} for question in questions])
+    app = Models()
+    app.takes = 0.005
+    with Served(app) as server:
+        teachers = served(server.base_url, "long", revision="x", concurrency=4)
+        body = f"{teachers}\nrouting: reward\ncommit: {{rows: 10, seconds: 60}}".replace("\n", "\n    ")
+        path = folder / "duel.yaml"
+        path.write_text(HEAD + f"    {body}\n" + TAIL)
+        command = [sys.executable, "-m", "aya_data", "build", str(path), "--workspace", str(folder / "workspace")]
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        until = time.monotonic() + 120
+        while len(app.arrivals) < share * 240 and process.poll() is None and time.monotonic() < until:
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        before = len(app.arrivals)
+        assert 0 < before < 240
+        done = api.build(path, workspace=folder / "workspace", workers=1)
+        # One batch of ten, and the four requests that were on their way.
+        assert len(app.arrivals) <= 240 + 10 + 4
+        whole = api.build(path, workspace=folder / "other", workers=1)
+    assert builds.tree(done.result.path) == builds.tree(whole.result.path)
+
+
+def test_wrong_settings_are_told_in_their_place(folder: Path) -> None:
+    path = folder / "duel.yaml"
+    body = f"{FOUR}\nrouting: {{kind: single, teacher: lnog}}\n{PAIRS.replace('0.05', '-1')}".replace("\n", "\n    ")
+    path.write_text(HEAD + f"    {body}\n" + TAIL)
+    with pytest.raises(SpecError) as caught:
+        load_spec(path)
+    said = str(caught.value)
+    assert "lnog" in said or "min_margin" in said
+    path.write_text(HEAD + "    " + FOUR.replace("\n", "\n    ").replace("engine: recorded", "engine: recorder") + TAIL)
+    with pytest.raises(SpecError, match="recorder"):
+        load_spec(path)

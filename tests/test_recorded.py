@@ -1,0 +1,189 @@
+"""The engine ``recorded``: the right answer to every prompt, whatever the files look like; errors that teach."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import pickle
+import unicodedata
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pydantic import ValidationError
+
+from aya_data.builders.arbitrage.teachers.recorded import RecordedSettings, RecordedTeacher
+from aya_data.core.errors import WrongSetting
+from aya_data.core.generation import Answer, Place, Request, voice_key
+from tests.test_filters import environment
+
+Turns = tuple[tuple[str, str], ...]
+
+RECORDS = [
+    {"instruction": "Türkiye'nin başkenti neresidir?", "output": "Ankara.", "generator": "one"},
+    {"instruction": "Türkiye'nin başkenti neresidir?", "output": "Ankara'dır.", "generator": "one"},
+    {"instruction": "Türkiye'nin başkenti neresidir?", "output": "İstanbul.", "generator": "two"},
+    {"instruction": "قل  مرحبا\nبالعالم", "output": "مرحبا بالعالم", "generator": "one"},
+    {"instruction": "Say nothing.", "output": "", "generator": "one"},
+    {"instruction": "Say null.", "output": None, "generator": "one"},
+]
+COLUMNS = {"prompt": "instruction", "answer": "output"}
+
+
+def teacher(base: Path, **given: Any) -> RecordedTeacher:
+    settings = RecordedSettings.model_validate({"engine": "recorded", **given})
+    return RecordedTeacher("house", settings, environment(base=base))
+
+
+def write(path: Path, records: list[dict[str, Any]]) -> str:
+    lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records).encode()
+    path.write_bytes(gzip.compress(lines) if path.suffix == ".gz" else lines)
+    return path.name
+
+
+def ask(voice: RecordedTeacher, *asked: str | Turns, samples: int = 1) -> list[Answer]:
+    folder = voice.environment.base / "scratch"
+    requests = [
+        Request(f"{number} {sample}", ((("user", one),) if isinstance(one, str) else one), 0, sample)
+        for number, one in enumerate(asked)
+        for sample in range(samples)
+    ]
+    with voice.session(Place(folder, folder, folder / "log")) as session:
+        found = [answer for answer in session.ask(iter(requests)) if answer is not None]
+    assert [answer.key for answer in found] == [request.key for request in requests]
+    assert not list(folder.iterdir())
+    return found
+
+
+def test_answers_are_found_by_prompt(tmp_path: Path) -> None:
+    one = teacher(
+        tmp_path,
+        path=write(tmp_path / "a.jsonl", RECORDS),
+        columns=COLUMNS,
+        where={"column": "generator", "equals": "one"},
+    )
+    decomposed = unicodedata.normalize("NFD", "  Türkiye'nin başkenti   neresidir? ")
+    found = ask(one, decomposed, "قل مرحبا بالعالم", "Say nothing.", "Say null.", "Never asked", samples=3)
+    said = [[answer.text for answer in found[first : first + 3]] for first in range(0, len(found), 3)]
+    assert set(said[0][:2]) == {"Ankara.", "Ankara'dır."}
+    assert said[0][2] is None
+    assert said[1:] == [["مرحبا بالعالم", None, None], ["", None, None], [None] * 3, [None] * 3]
+    assert {answer.finish for answer in found} == {"unknown", "absent"}
+    assert not any(answer.failed for answer in found)
+    assert not one.priced
+    assert one.pinned
+
+
+def test_nothing_depends_on_files_and_order(tmp_path: Path) -> None:
+    whole = teacher(tmp_path, path=write(tmp_path / "a.jsonl", RECORDS), columns=COLUMNS)
+    write(tmp_path / "b1.jsonl.gz", [*RECORDS[:2], RECORDS[1]][::-1])
+    pq.write_table(pa.Table.from_pylist(RECORDS[::-1]), tmp_path / "b2.parquet", row_group_size=2)
+    parts = teacher(tmp_path, path=["b2.parquet", "b1.*"], columns=COLUMNS)
+    renamed = [{"extra": 1, "q": {"text": r["instruction"]}, "a": [r["output"]]} for r in RECORDS]
+    (tmp_path / "c.json").write_text(json.dumps(renamed))
+    mapped = teacher(tmp_path, path="c.json", columns={"prompt": "q.text", "answer": "a"})
+    prompts = [record["instruction"] for record in RECORDS]
+    assert voice_key(whole) == voice_key(parts) == voice_key(mapped) == voice_key(pickle.loads(pickle.dumps(whole)))
+    answers = [ask(voice, *prompts, samples=4) for voice in (whole, parts, mapped)]
+    assert answers[0] == answers[1] == answers[2]
+    assert len({answer.text for answer in answers[0][:4]}) == 4  # three answers and none
+    other = teacher(tmp_path, path=write(tmp_path / "d.jsonl", RECORDS[1:]), columns=COLUMNS)
+    assert voice_key(other) != voice_key(whole)
+
+
+def test_a_conversation_is_matched_whole_or_by_its_end(tmp_path: Path) -> None:
+    def turns(*texts: str) -> list[dict[str, str]]:
+        return [{"role": "assistant" if n % 2 else "user", "content": text} for n, text in enumerate(texts)]
+
+    records = [
+        {"messages": [{"role": "system", "content": "Be brief."}, *turns("Hi", "Hello", "More?", "Yes.")]},
+        {"messages": turns("Hey", "Hello", "More?", "No.")},
+    ]
+    name = write(tmp_path / "a.jsonl", records)
+    asked: Turns = (("system", "Other."), ("user", "Hi"), ("assistant", "Hello"), ("user", "More?"))
+    whole = teacher(tmp_path, path=name, columns={"messages": "messages"}, on="conversation")
+    assert [answer.text for answer in ask(whole, asked, "More?")] == ["Yes.", None]
+    last = teacher(tmp_path, path=name, columns={"messages": "messages"})
+    assert {answer.text for answer in ask(last, "More?", samples=2)} == {"Yes.", "No."}
+
+
+def test_the_output_of_a_batch_api(tmp_path: Path) -> None:
+    def output(name: str, *choices: tuple[str | None, str], **more: Any) -> dict[str, Any]:
+        listed = [{"index": n, "message": {"content": c}, "finish_reason": f} for n, (c, f) in enumerate(choices)]
+        return {"custom_id": name, "response": {"status_code": 200, "body": {"choices": listed}}, **more}
+
+    asked = [("a", "One?"), ("b", "Two?"), ("c", "Three?")]
+    write(
+        tmp_path / "in.jsonl",
+        [{"custom_id": i, "body": {"messages": [{"role": "user", "content": text}]}} for i, text in asked],
+    )
+    failed = {"custom_id": "c", "response": None, "error": {"code": "server_error"}}
+    outputs = [
+        output("b", ("2", "stop")),
+        output("a", ("1", "stop"), ("One and", "length")),
+        failed,
+        output("z", ("?", "stop")),
+    ]
+    voice = teacher(tmp_path, path=write(tmp_path / "out.jsonl", outputs), requests="in.jsonl", n=2)
+    found = ask(voice, "One?", "Two?", "Three?", samples=2)
+    assert {(answer.text, answer.finish) for answer in found[:2]} == {("1", "stop"), ("One and", "length")}
+    assert [answer.text for answer in found[2:]] == ["2", None, None, None]
+
+
+def test_broken_records_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text(json.dumps(RECORDS[0]) + "\n{broken\n")
+    voice = teacher(tmp_path, path="a.jsonl", columns=COLUMNS)
+    assert ask(voice, RECORDS[0]["instruction"])[0].text == "Ankara."
+    assert voice.notes() == ("1 records of house cannot be read",)
+
+
+@pytest.mark.parametrize(
+    ("given", "path", "said"),
+    [
+        ({"path": "b.jsonl"}, "path", "the teacher 'house': no file matches 'b.jsonl'. Did you mean 'a.jsonl'?"),
+        (
+            {"columns": {"prompt": "instructions", "answer": "output"}},
+            "columns.prompt",
+            (
+                "the teacher 'house': columns.prompt names the column 'instructions', which is not in a.jsonl. "
+                "Did you mean 'instruction'?"
+            ),
+        ),
+        (
+            {"where": {"column": "generater", "equals": "one"}},
+            "where.column",
+            (
+                "the teacher 'house': where.column names the column 'generater', which is not in a.jsonl. "
+                "Did you mean 'generator'?"
+            ),
+        ),
+        (
+            {"where": {"column": "generator", "equals": ["ones", "oen"]}},
+            "where",
+            "the teacher 'house': no record has 'ones' or 'oen' in the column 'generator'. Did you mean 'one'?",
+        ),
+    ],
+)
+def test_what_is_wrong_is_said_when_planning(tmp_path: Path, given: dict[str, Any], path: str, said: str) -> None:
+    write(tmp_path / "a.jsonl", RECORDS)
+    voice = teacher(tmp_path, **{"path": "a.jsonl", "columns": COLUMNS, **given})
+    with pytest.raises(WrongSetting) as error:
+        voice.identity()
+    assert str(error.value) == said
+    assert error.value.faults[0][0] == ("teachers", "house", *path.split("."))
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"path": "a"}, "needs columns or requests, found neither"),
+        ({"path": "a", "columns": {"prompt": "p"}}, "says nowhere what was answered"),
+        ({"path": "a", "columns": {"answer": "p"}}, "needs prompt or messages, found neither"),
+        ({"path": [], "columns": COLUMNS}, "must name at least one file"),
+    ],
+)
+def test_settings_that_cannot_work(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        RecordedSettings.model_validate({"engine": "recorded", **given})

@@ -1,0 +1,1 @@
+"""The lane of the real vLLM engine: see ``.ci/vllm``, which makes its environment and runs it."""
