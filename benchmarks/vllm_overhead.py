@@ -55,6 +55,7 @@ def direct(model: str, eager: bool) -> None:
     """Be the program that a person would write: answer turns that stdin names, one line of JSON each."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
+    import torch
     from vllm import LLM, SamplingParams
 
     llm = LLM(
@@ -64,6 +65,7 @@ def direct(model: str, eager: bool) -> None:
         enforce_eager=eager,
         kv_cache_memory_bytes=256 * 10**6,
         seed=0,
+        **({"enable_chunked_prefill": False} if torch.version.cuda is None else {}),
     )
     tokenizer = llm.get_tokenizer()
     print("ready", file=answers, flush=True)
@@ -119,7 +121,10 @@ def program(model: Path, eager: bool, log: Path) -> Iterator[Any]:
         def ask(call: str, turn: int, requests: int) -> dict[str, Any]:
             stdin.write(json.dumps({"call": call, "turn": turn, "requests": requests}) + "\n")
             stdin.flush()
-            found: dict[str, Any] = json.loads(stdout.readline())
+            line = stdout.readline()
+            if not line:
+                raise SystemExit(f"the program ended:\n{log.read_text()[-2000:]}")
+            found: dict[str, Any] = json.loads(line)
             return found
 
         try:

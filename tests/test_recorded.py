@@ -187,3 +187,10 @@ def test_what_is_wrong_is_said_when_planning(tmp_path: Path, given: dict[str, An
 def test_settings_that_cannot_work(given: dict[str, Any], said: str) -> None:
     with pytest.raises(ValidationError, match=said):
         RecordedSettings.model_validate({"engine": "recorded", **given})
+
+
+def test_an_answer_without_the_column_finish_ended_nobody_knows_how(tmp_path: Path) -> None:
+    write(tmp_path / "said.jsonl", [{"q": "one", "a": "first"}, {"q": "two", "a": "second", "f": "length"}])
+    made = teacher(tmp_path, path="said.jsonl", columns={"prompt": "q", "answer": "a", "finish": "f"})
+    found = {one.text: one.finish for one in ask(made, "one", "two")}
+    assert found == {"first": "unknown", "second": "length"}

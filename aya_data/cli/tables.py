@@ -110,9 +110,10 @@ def print_funnel(done: Build, spec: Path, profile: str, workspace: Path | None) 
         if not voice["pinned"]:
             said = f"{voice['source']}: {voice['step']} states no revision, so nobody can know what answered"
             console.print(Text(f"  Warning: {said}.", style="bold"))
-    if done.asked:
+    paid = [account for account in done.asked if account["expected"]["priced"]]
+    if paid:
         console.print()
-        console.print(_asked(done.asked))
+        console.print(_asked(paid))
     if any(source["pins"].get("revision") == "bundled" for source in manifest["sources"]):
         console.print("  Profile sample: bundled data. The real thing: --profile hub", markup=False)
     if not done.result.rows:

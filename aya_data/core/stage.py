@@ -143,6 +143,9 @@ class Builder(abc.ABC):
         """How many parents to draw; ``None`` takes all. For builders with parents."""
         return None
 
+    def warm(self) -> None:  # noqa: B027 (builders that compile nothing leave it as it is)
+        """Call everything that is compiled at its first call; as :meth:`Filter.warm`. For builders that ask models."""
+
 
 @dataclass(slots=True)
 class Verdicts:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aya_data.core import ledger
+from aya_data.core.stage import Builder, Filter
 from aya_data.core.store import Workspace
 from aya_data.engine import filtering, finishing, generating, intake
 from aya_data.engine.events import Events
@@ -66,8 +67,10 @@ def run(
     bound the exchanges, which run in this process.
     """
     needed = {index: None for stage in plan.stages if stage.kind in COMPILED for index in stage.filters}
-    filters = [(plan.chain[index].filter, plan.chain[index].code) for index in needed]
-    with Warming(filters, threads, memory) as warming:
+    warm: list[tuple[Filter | Builder, str]] = [(plan.chain[i].filter, plan.chain[i].code) for i in needed]
+    asking = {stage.source: plan.sources[stage.source] for stage in plan.stages if stage.kind == "part"}
+    warm += [(source.builder, source.code) for source in asking.values()]
+    with Warming(warm, threads, memory) as warming:
         state = Running(plan, workspace, executor, events, documents, memory, threads, warming)
         total = len(state.plan.stages)
         state.events("build", name=state.plan.spec.name, profile=state.plan.spec.profile, stages=total)

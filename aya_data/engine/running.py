@@ -23,7 +23,7 @@ from aya_data.engine.warming import Warming
 __all__ = ["COMPILED", "Counts", "Generation", "RowPart", "Running", "StageReport", "digest_of", "keys_digest", "nth"]
 
 COMPILED = ("index", "measure", "compare")
-"""Kinds of stages in which filters call what is compiled."""
+"""Kinds of stages in which filters call what is compiled; a builder that asks models may in those of kind part."""
 
 Counts = dict[str, dict[str, int]]
 """Counts by the ledger's law, by the name under which a stage reports them."""
@@ -139,10 +139,13 @@ class Running:
     def _warm(self, tasks: Sequence[Task]) -> None:
         """Compile kernels while sources are read, if they are; have them before a filter that uses them works."""
         kind = self.stage.kind
-        if (kind == "read" or kind in COMPILED) and any(self.store.get(task.key) is None for task in tasks):
-            self.warming.start()
-            if kind != "read":
-                self.warming.wait(self.plan.chain[self.stage.filters[0]].code)
+        if kind not in ("read", "part", *COMPILED) or all(self.store.get(task.key) is not None for task in tasks):
+            return
+        self.warming.start()
+        if kind == "part":
+            self.warming.wait(self.plan.sources[self.stage.source].code)
+        elif kind != "read":
+            self.warming.wait(self.plan.chain[self.stage.filters[0]].code)
 
     def task(
         self,

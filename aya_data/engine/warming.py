@@ -1,4 +1,4 @@
-"""Warming: kernels of filters are compiled ahead, in processes of their own, while a first build reads its sources.
+"""Warming: kernels of filters and builders are compiled ahead, in processes of their own, while a first build reads its sources.
 
 Compiling the kernels of a filter takes seconds of one core, once per machine (:mod:`aya_data.text.kernel`). Compiled
 code goes to numba's cache, ``NUMBA_CACHE_DIR``; a marker beside it, named after the filter's code key and the versions
@@ -28,7 +28,7 @@ from types import TracebackType
 
 from aya_data.core import durable
 from aya_data.core.identity import digest
-from aya_data.core.stage import Filter
+from aya_data.core.stage import Builder, Filter
 
 __all__ = ["PROCESS", "Warming", "main"]
 
@@ -43,13 +43,13 @@ OWN = ("AYA_DATA_FAIL_AT", "AYA_DATA_TRACE")
 
 
 class Warming:
-    """Compiles the kernels of ``filters`` (each with its code key) in at most ``workers`` processes.
+    """Compiles the kernels of filters, and of builders that ask models, each with its code key, in at most ``workers`` processes.
 
     ``memory`` bytes are what they may hold together: before filters have their kernels, no exchange of a size that
     matters needs its share. With one worker there are none. They end with the ``with`` block, whatever they do.
     """
 
-    def __init__(self, filters: Sequence[tuple[Filter, str]], workers: int, memory: int) -> None:
+    def __init__(self, filters: Sequence[tuple[Filter | Builder, str]], workers: int, memory: int) -> None:
         folder = os.environ.get("NUMBA_CACHE_DIR", "")
         self._slots = 0 if workers == 1 or not folder or not sys.executable else min(workers, memory // PROCESS)
         self._filters = filters if self._slots else []
@@ -79,8 +79,9 @@ class Warming:
         """The filters whose kernels are not known to be compiled, by code key: what their process is sent."""
         found: dict[str, bytes] = {}
         for made, code in self._filters:
-            if type(made).warm is not Filter.warm:
-                marker = self._folder / f"{made.name}-{_version(code)}.warm"
+            if type(made).warm not in (Filter.warm, Builder.warm):
+                name = made.name if isinstance(made, Filter) else made.source
+                marker = self._folder / f"{name}-{_version(code)}.warm"
                 if code not in found and not marker.exists():
                     with contextlib.suppress(pickle.PicklingError, TypeError, AttributeError):
                         found[code] = pickle.dumps((made, marker))
@@ -164,7 +165,7 @@ def main() -> None:
     Ends with its input, in the middle of anything: the build closed it, or was killed.
     """
     gc.set_threshold(200_000)  # the compiler makes objects by the million, and few cycles: a tenth of its time
-    came: queue.SimpleQueue[tuple[Filter, Path]] = queue.SimpleQueue()
+    came: queue.SimpleQueue[tuple[Filter | Builder, Path]] = queue.SimpleQueue()
     threading.Thread(target=_receive, args=(came,), daemon=True).start()
     while True:
         made, marker = came.get()
@@ -177,7 +178,7 @@ def main() -> None:
         sys.stdout.flush()
 
 
-def _receive(came: queue.SimpleQueue[tuple[Filter, Path]]) -> None:
+def _receive(came: queue.SimpleQueue[tuple[Filter | Builder, Path]]) -> None:
     try:
         while True:
             came.put(pickle.load(sys.stdin.buffer))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar, Final
@@ -20,7 +21,7 @@ from aya_data.builders.arbitrage.routing import Contender, assignments, route, s
 from aya_data.builders.arbitrage.rows import drafts
 from aya_data.builders.arbitrage.scoring import add_scores, described
 from aya_data.builders.arbitrage.settings import ArbitrageSettings
-from aya_data.builders.arbitrage.tables import SCORE
+from aya_data.builders.arbitrage.tables import COMPLETIONS, SCORE
 from aya_data.builders.arbitrage.teacher import TeacherSettings, sample_seed, with_system
 from aya_data.builders.arbitrage.teachers import make_voice, samples_of
 from aya_data.builders.arbitrage.translated import STAGES, Translated, TranslatedSettings
@@ -78,6 +79,36 @@ class ArbitrageBuilder(GeneratingBuilder):
         """The voices, by the name of their step."""
         voices = {step.name: self.voice(step.name) for step in self.steps() if step.kind == "ask"}
         return {name: voice_key(voice) for name, voice in voices.items() if not name.endswith(AGAIN)}
+
+    def warm(self) -> None:
+        """Have the kernels of the arbiters compiled, and those that compare answers."""
+        texts = [
+            "Der Mond scheint auf das stille Meer.",
+            "The moon shines on the quiet sea, and 中文 stands beside it.",
+        ]
+        columns: dict[str, Any] = {
+            "row": [0, 0, 0],
+            "prompt": ["p"] * 3,
+            "language": ["deu"] * 3,
+            "script": ["Latn"] * 3,
+            "teacher": ["a", "b", "c"],
+            "family": ["a", "b", "c"],
+            "sample": [0] * 3,
+            "key": ["1", "2", "3"],
+            "text": [*texts, texts[0] * 2],
+            "finish": ["stop"] * 3,
+            "tokens": [None] * 3,
+        }
+        said = pa.table({name: columns[name] for name in COMPLETIONS.names}, schema=COMPLETIONS)
+        turns = [[{"role": "user", "content": texts[0]}]]
+        prompts = pa.table({
+            "row_key": ["p"], "language": ["deu"], "script": ["Latn"], "task": pa.array([None], pa.string()),
+            "messages": turns,
+        })  # fmt: skip
+        for arbiter in self.arbiters.values():
+            if arbiter.voice() is None:
+                arbiter.score(prompts, said, None)
+        described(prompts, said, self.settings.review is not None)
 
     # What there is ------------------------------------------------------------------------------------
 
@@ -186,6 +217,8 @@ class ArbitrageBuilder(GeneratingBuilder):
             given = self.settings.pairs.model_dump(mode="json")
             steps.append(Step("pair", "part", (*routed, *generated), {"pairs": given, **self._judging}))
             told.append("pair")
+        if routing["kind"] == "learned":
+            told.append("learn")
         steps.append(Step("report", "whole", (*routed, *told), {**about, "families": self._families}))
         return steps
 
@@ -358,12 +391,17 @@ class ArbitrageBuilder(GeneratingBuilder):
             assert self.settings.review is not None
             rounds = (tables[name] for tables in parts for name in ("score", "score" + AGAIN) if name in tables)
             return review.select(pa.concat_tables(rounds), self.settings.review, self.environment.seed)
+        learnt = tables["learn"] if (tables := next(iter(parts), {})) and routing.kind == "learned" else None
         found = report.make(
             ((self._scores(tables), tables["route"], tables.get("pair")) for tables in parts),
-            self.contenders, routing, {name: getattr(one, "family", None) for name, one in self.arbiters.items()},
+            self.contenders,
+            routing,
+            {name: getattr(one, "family", None) for name, one in self.arbiters.items()},
+            [name for name in self.arbiters if name not in self._weights],
+            learnt,
             self.environment.seed,
-        )  # fmt: skip
-        return pa.table({"report": pa.array([canonical(found).decode()], pa.string())})
+        )
+        return pa.table({"report": pa.array([json.dumps(found, sort_keys=True, ensure_ascii=False)], pa.string())})
 
     # Rows ---------------------------------------------------------------------------------------------
 
@@ -388,7 +426,5 @@ class ArbitrageBuilder(GeneratingBuilder):
 
     def report(self, wholes: Mapping[str, pa.Table]) -> Mapping[str, Any]:
         """How the teachers fared, and what the arbiter is inclined to."""
-        import json
-
         found: dict[str, Any] = json.loads(wholes["report"]["report"][0].as_py())
         return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -35,12 +36,15 @@ def make(
     contenders: Sequence[Contender],
     routing: RoutingSettings,
     families: Mapping[str, str | None],
+    watching: Sequence[str],
+    learned: pa.Table | None,
     seed: int,
 ) -> dict[str, Any]:
     """Report on all parts, each its scores, decisions and pairs: JSON, whatever their order.
 
-    ``families`` is the model family of each arbiter that has one. Who was asked how often and won; the comparison of
-    strategies; what the arbiters are inclined to; decisions by reason and pairs by outcome.
+    ``families`` is the model family of each arbiter that has one; ``watching`` are those that had no part in the score,
+    which measure independently; ``learned`` is the table that a router was trained to. The report: decisions by reason
+    and pairs by outcome, the comparison of strategies, and what the arbiters are inclined to.
     """
     reasons: Counter[str] = Counter()
     outcomes: Counter[str] = Counter()
@@ -52,13 +56,27 @@ def make(
             yield scored
 
     collected = collect(scores(), contenders, seed)
-    translated = routing.teacher if routing.kind == "translate" else None
-    return {
+    given: dict[str, Any] = {
+        "translated": routing.teacher if routing.kind == "translate" else None,
+        "least": routing.least,
+        "crossed": None if learned is None else _crossed(learned),
+    }
+    found = {
         "decisions": dict(sorted(reasons.items())),
         "pairs": dict(sorted(outcomes.items())),
-        "comparison": compare(collected, seed, translated=translated, least=routing.least),
+        "comparison": [
+            compare(collected, seed, **given),
+            *(compare(collected, seed, measured=name, independent=True, **given) for name in sorted(watching)),
+        ],
         "bias": bias(collected, families),
     }
+    return found if learned is None else {**found, "router": json.loads(learned["report"][0].as_py())}
+
+
+def _crossed(learned: pa.Table) -> dict[int, str]:
+    """The teacher that a router which has not seen it picks for each prompt."""
+    prompts, teachers = learned["prompts"][0].as_py(), learned["crossed"][0].as_py()
+    return {prompt: teacher for prompt, teacher in zip(prompts, teachers, strict=True) if teacher is not None}
 
 
 def views(scores: pa.Table, decisions: pa.Table, pairs: pa.Table | None) -> Mapping[str, pa.Table]:

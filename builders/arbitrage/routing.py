@@ -197,7 +197,8 @@ class Assignment:
 def assignments(prompts: pa.Table, contenders: Sequence[Contender], routing: RoutingSettings, seed: int) -> Assignment:
     """Decide who is asked in the first round, from the columns ``row_key, language, script`` of the prompts.
 
-    With two rounds, prompts outside the share are left to :func:`second`. 0.1 microseconds per prompt, 1.3 for ``random`` with 8 teachers.
+    With two rounds, prompts outside the share are left to :func:`second`. 0.1 microseconds per prompt; 1.3 for
+    ``random`` with 8 teachers.
     """
     held = _Prompts.of(prompts, contenders)
     count = len(held.variety)

@@ -39,6 +39,8 @@ def in_one_process(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
     if "device" in request.fixturenames and request.getfixturevalue("device") == "cpu":
         monkeypatch.setenv("OMP_NUM_THREADS", "1")
         monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+        # Several engines at a time would all take the same core.
+        monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "nobind")
 
 
 @pytest.fixture

@@ -117,11 +117,15 @@ def test_samples_follow_their_seeds_and_the_engine_is_fed_while_it_runs(
         again = answered(session, requests(PROMPTS[::-1], (3, 0)))
         assert said(again) == {key: said(found)[key] for key in again}
         long = answered(session, [*requests(["word " * 600]), *requests(PROMPTS[:1])])
+        # More tokens than the engine reads at a time.
+        wide = answered(session, requests([f"{number} {'word ' * 80}" for number in range(32)]))
     for prompt in PROMPTS:
         texts = {found[f"{prompt}/{seed}"].text for seed in range(20)}
         assert len(texts) >= 19, "samples at temperature 1 are all but never the same"
     assert {one.finish for one in found.values()} <= {STOP, LENGTH}
     assert {one.completion_tokens for one in found.values() if one.finish == LENGTH} == {24}
+    assert {one.finish for one in wide.values()} <= {STOP, LENGTH}
+    assert sum(one.prompt_tokens or 0 for one in wide.values()) > 8192
     absent = long[f"{'word ' * 600}/0"]
     assert absent.finish == ABSENT
     assert str(absent.reason).startswith(f"the conversation has {absent.prompt_tokens} tokens, the model takes 512")

@@ -25,7 +25,11 @@ KINDS: Final[Mapping[str, Callable[[str, Any, Environment], Arbiter]]] = {
     "reward_model": RewardModelArbiter,
 }
 
-One = Annotated[HeuristicSettings | JudgeSettings[TeacherUnion] | RewardModelSettings, Field(discriminator="kind")]
+One = Annotated[
+    HeuristicSettings | JudgeSettings[TeacherUnion] | RewardModelSettings,
+    Field(discriminator="kind"),
+    BeforeValidator(lambda value: _short(value)),
+]
 
 
 class EnsembleSettings(Settings):
@@ -52,7 +56,12 @@ class EnsembleSettings(Settings):
 
 
 def _short(value: Any) -> Any:
-    return {"kind": value} if isinstance(value, str) else value
+    """A text is the kind; a reward model runs in transformers where nothing else is said."""
+    if isinstance(value, str):
+        return {"kind": value}
+    if isinstance(value, Mapping) and value.get("kind") == "reward_model" and "engine" not in value:
+        return {**value, "engine": "transformers"}
+    return value
 
 
 ArbiterUnion = Annotated[

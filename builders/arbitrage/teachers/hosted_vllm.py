@@ -185,6 +185,10 @@ def _arguments(settings: dict[str, Any], cpu: bool) -> dict[str, Any]:
         arguments |= {"runner": "pooling", "convert": "classify"}
     else:
         arguments["runner"] = "generate"
+        if cpu:
+            # A prompt that is read in pieces takes back the numbers that its seed gave, which a CPU's generator cannot:
+            # the engine ends ("CPU Generator does not use offset", 0.32).
+            arguments["enable_chunked_prefill"] = False
     if settings.get("adapter"):
         arguments |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": _rank(settings["adapter"])}
     return {name: value for name, value in arguments.items() if value is not None}

@@ -452,7 +452,12 @@ def _entries(mapping: _Mapping) -> Iterator[_Entry | _Skipped | _Begun]:
                 fields: dict[str, Any] = {}
                 try:
                     for name, path in paths.items():
-                        fields[name] = path.read(record.fields)
+                        try:
+                            fields[name] = path.read(record.fields)
+                        except MissingColumn:
+                            if name != "finish":
+                                raise
+                            yield _Skipped(without=name)  # of the column alone: the answer stands
                     yield from _answers(fields, asked, mapping)
                 except MissingColumn:
                     yield _Skipped(without=name)
