@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from aya_data.core import durable
-from aya_data.core.errors import InputError, SpecError, WrongSetting
+from aya_data.core.errors import InputError, NotFound, SpecError, WrongSetting
 from aya_data.core.spec import Spec, load_spec
 from aya_data.core.store import UNFINISHED, Workspace, command_line, open_workspace
 from aya_data.engine.codekey import kernels_code
@@ -31,7 +31,7 @@ from aya_data.engine.warming import Warming
 from aya_data.publish.arbitration import arbitration
 from aya_data.publish.card import attribution, card, dataset_info
 
-__all__ = ["build", "expectations", "gc", "plan", "plan_as_dict", "releases"]
+__all__ = ["build", "expectations", "gc", "plan", "plan_as_dict", "releases", "review_sheet"]
 
 MINIMUM_MEMORY = 512 << 20
 DOWNLOADED = re.compile(r"(?:sha256-[0-9a-f]{64}|git-[0-9a-f]{40})(?:\.[a-z0-9]+){0,2}$")
@@ -140,6 +140,42 @@ def expectations(made: Plan, workspace: str | Path | None = None, *, upto: str |
         durable.make_folder(place.temporary)
         with LocalExecutor(place.store.root, share.workers) as executor:
             return walked(executor, Events())
+
+
+def review_sheet(
+    made: Plan, path: str | Path, workspace: str | Path | None = None, *, source: str | None = None
+) -> int:
+    """Write the sheet for people to fill in, JSONL or CSV by the ending of ``path``; return how many lines it has.
+
+    ``source`` is the one that is reviewed; it may be left out where there is only one. Raises InputError where no
+    source asks people, where the build has not come so far, and where the file is there already.
+    """
+    from aya_data.builders.arbitrage.builder import SHEET
+    from aya_data.builders.arbitrage.review_sheet import write_sheet
+
+    reviewed = sorted({stage.source for stage in made.stages if stage.step == SHEET})
+    if not reviewed:
+        raise InputError("no source of the spec has prompts reviewed by people", "Write 'review: {…, with: human}'.")
+    if source is None and len(reviewed) > 1:
+        raise InputError(f"several sources are reviewed: {', '.join(reviewed)}", "Name one with --source.")
+    name = source or reviewed[0]
+    if name not in reviewed:
+        raise NotFound("reviewed source", name, reviewed)
+    target = Path(path)
+    if target.exists():
+        raise InputError(f"{target} is there already, and may have verdicts in it", "Name another file.")
+    place = open_workspace(workspace)
+    share = _share(None, None)
+    state = Running(
+        made, place, Peek(place.store), Events(), documents, share.exchange, share.workers, Warming([], 1, 0)
+    )
+    forecast(state, STAGES)
+    parts = state.generations[name].parts if name in state.generations else []
+    if not parts or not all(SHEET in tables for tables in parts):
+        raise InputError(f"the answers of {name} are not there yet", "Build the spec first.")
+    lines = [place.store.read(tables[SHEET]) for tables in parts]
+    write_sheet(target, lines)
+    return sum(table.num_rows for table in lines)
 
 
 def plan(

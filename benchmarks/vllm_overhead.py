@@ -4,7 +4,9 @@ Aim: at most 3 % for 1,000 requests and more. Two engines with the same settings
 one in a program that does what a person would write; they answer the same conversations with the same seeds in turns,
 each turn with new conversations, so that no cache of prefixes helps the one that comes later. ``LLM.generate`` gets
 token numbers that were made before the clock started; ``LLM.chat`` and our loop apply the chat template themselves.
-The two must say the same number of tokens, or the run is void.
+*tokens alone* is ``LLM.generate`` that makes no text either: the engine by itself. Text is what the engine puts together
+token by token, and our loop once, at the end. Where the conversations are the same, the numbers of tokens must be too,
+or the run is void.
 
 The smaller the model, the larger the share of everything that is not the model: a model of two layers is the worst
 case. Needs an environment with vLLM (``.ci/vllm`` makes one)::
@@ -34,6 +36,13 @@ AIM = 0.03
 MAX_TOKENS = 64
 SEQUENCES = 64
 SYSTEM = "Answer in the language of the question, in two sentences."
+WAYS = {
+    "LLM.generate": ("generate", 0),
+    "LLM.generate, tokens alone": ("tokens", 1000),
+    "LLM.chat": ("chat", 2000),
+    "HostSession.ask": ("", 0),
+}
+"""How the engine is asked: the call, and by how much its turns differ."""
 TOPICS = ("the sea", "a bridge", "bread", "the moon", "a market", "rain", "an old clock", "glass")
 
 
@@ -74,7 +83,8 @@ def direct(model: str, eager: bool) -> None:
         turns = conversations(asked["turn"], asked["requests"])
         messages = [[{"role": role, "content": text} for role, text in one] for one, _ in turns]
         params = [
-            SamplingParams(temperature=1.0, max_tokens=MAX_TOKENS, seed=seed, detokenize=True) for _, seed in turns
+            SamplingParams(temperature=1.0, max_tokens=MAX_TOKENS, seed=seed, detokenize=asked["call"] != "tokens")
+            for _, seed in turns
         ]
         prompts = [
             {
@@ -86,7 +96,7 @@ def direct(model: str, eager: bool) -> None:
             for one in messages
         ]
         began = time.perf_counter()
-        if asked["call"] == "generate":
+        if asked["call"] != "chat":
             found = llm.generate(prompts, params, use_tqdm=False)
         else:
             found = llm.chat(messages, params, use_tqdm=False)
@@ -145,7 +155,7 @@ def measure(runs: int, requests: int = REQUESTS, model: str | None = None) -> Re
     if eager:
         # Threads that wait for each other slow a tiny model down.
         os.environ["OMP_NUM_THREADS"] = "1"
-    ways = ("LLM.generate", "LLM.chat", "HostSession.ask")
+    ways = tuple(WAYS)
     seconds: dict[str, list[float]] = {way: [] for way in ways}
     tokens = 0
     with tempfile.TemporaryDirectory() as name:
@@ -172,7 +182,7 @@ def measure(runs: int, requests: int = REQUESTS, model: str | None = None) -> Re
         with program(folder, eager, base / "direct.txt") as ask, voice.session(place) as session:
             for turn in range(runs + 1):
                 # Whoever comes first in one turn comes last in another.
-                order = ways[turn % 3 :] + ways[: turn % 3]
+                order = ways[turn % len(ways) :] + ways[: turn % len(ways)]
                 counts = {}
                 for way in order:
                     if way == "HostSession.ask":
@@ -186,8 +196,9 @@ def measure(runs: int, requests: int = REQUESTS, model: str | None = None) -> Re
                         assert len(found) == requests
                         counts[way] = sum(one.completion_tokens or 0 for one in found)
                     else:
-                        # The two calls share an engine: other conversations of the same lengths for the second.
-                        said = ask(way.removeprefix("LLM."), turn if way == "LLM.generate" else turn + 500, requests)
+                        # The calls share an engine: other conversations of the same lengths for each.
+                        call, offset = WAYS[way]
+                        said = ask(call, turn + offset, requests)
                         took, counts[way] = said["seconds"], said["tokens"]
                     if turn:
                         seconds[way].append(took)

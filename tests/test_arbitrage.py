@@ -17,7 +17,7 @@ import pytest
 
 from aya_data import api
 from aya_data.catalog.query import query
-from aya_data.core.errors import BuildError, SpecError
+from aya_data.core.errors import BuildError, InputError, SpecError
 from aya_data.core.spec import load_spec
 from aya_data.core.store import Workspace
 from aya_data.engine.run import Build
@@ -310,3 +310,30 @@ def test_wrong_settings_are_told_in_their_place(folder: Path) -> None:
     path.write_text(HEAD + "    " + FOUR.replace("\n", "\n    ").replace("engine: recorded", "engine: recorder") + TAIL)
     with pytest.raises(SpecError, match="recorder"):
         load_spec(path)
+
+
+REVIEW = "review: {rows: 4, by: divergence, with: WITH}"
+
+
+def test_people_review_the_prompts_whose_answers_diverge(folder: Path) -> None:
+    body = f"{FOUR}\nrouting: reward\n"
+    done = build(folder, body + REVIEW.replace("WITH", "human"))
+    before = {m[0]["content"]: m[-1]["content"] for m in rows(done)["messages"].to_list()}
+    made = api.plan(folder / "duel.yaml", workspace=folder / "workspace")
+    sheet = folder / "sheet.jsonl"
+    count = api.review_sheet(made, sheet, folder / "workspace")
+    lines = [json.loads(line) for line in sheet.read_text().splitlines()]
+    assert count == len(lines) == 16
+    assert "teacher" not in lines[0] and not any(line["score"] for line in lines), "the sheet is blind"
+    # People like what is beside the point.
+    for line in lines:
+        line["score"] = 9 if line["text"] == BESIDE else 2
+    sheet.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    judged = build(folder, body + REVIEW.replace("WITH", "{kind: human, verdicts: [sheet.jsonl]}"))
+    after = {m[0]["content"]: m[-1]["content"] for m in rows(judged)["messages"].to_list()}
+    assert sum(text == BESIDE for text in after.values()) == 4
+    assert {q: a for q, a in after.items() if a != BESIDE}.items() <= before.items()
+    lines[0]["answer"] = "0" * 32
+    sheet.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(InputError, match=r"sheet.jsonl:1.*nobody gave"):
+        build(folder, body + REVIEW.replace("WITH", "{kind: human, verdicts: [sheet.jsonl]}"))

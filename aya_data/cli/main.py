@@ -143,6 +143,30 @@ def plan(
 
 
 @app.command()
+def review(
+    spec: Spec,
+    out: Annotated[
+        Path, typer.Argument(metavar="FILE", help="The sheet to write: .jsonl or .csv.", show_default=False)
+    ],
+    source: Annotated[
+        str | None, typer.Option("--source", help="The source that is reviewed.", show_default=False)
+    ] = None,
+    profile: Profile = "sample",
+    workspace: WorkspaceOption = None,
+    set_: Sets = None,
+    limit: Limit = None,
+) -> None:
+    """Write the answers of SPEC that people are to judge into FILE; the filled-in file goes into the spec."""
+    from aya_data import api
+    from aya_data.catalog.terminal import amount
+
+    made = api.plan(spec, profile=profile, workspace=workspace, sets=set_ or [], limit=limit)
+    lines = api.review_sheet(made, out, workspace, source=source)
+    typer.echo(f"{out}: {amount(lines, 'answer')} to judge. Fill in the column score, then name the file in the spec:")
+    typer.echo(f"  review: {{…, with: {{kind: human, verdicts: [{out}]}}}}")
+
+
+@app.command()
 def validate(spec: Spec, profile: Profile = "sample", set_: Sets = None, json: Json = False) -> None:
     """Check SPEC and print every problem at once, each with its place."""
     from aya_data.core.spec import load_spec

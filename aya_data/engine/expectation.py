@@ -71,6 +71,6 @@ def expectation(
         if prices is not None and prompt_tokens is not None and completion_tokens is not None:
             cost = round((prompt_tokens * prices[0] + completion_tokens * prices[1]) / 1e6, 4)
     return Expectation(
-        stage.name, stage.source, voice.name, exact, wanted, missing, dict(sorted(languages.items())), voice.priced, measured,
-        prompt_tokens, completion_tokens, seconds, cost,
+        stage.name, stage.source, voice.name, exact, wanted, missing, dict(sorted(languages.items())), voice.priced,
+        measured, prompt_tokens, completion_tokens, seconds, cost,
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Warming: kernels of filters and builders are compiled ahead, in processes of their own, while a first build reads its sources.
+"""Warming: kernels of filters and builders are compiled ahead, in processes of their own, while a first build reads.
 
 Compiling the kernels of a filter takes seconds of one core, once per machine (:mod:`aya_data.text.kernel`). Compiled
 code goes to numba's cache, ``NUMBA_CACHE_DIR``; a marker beside it, named after the filter's code key and the versions
@@ -43,7 +43,7 @@ OWN = ("AYA_DATA_FAIL_AT", "AYA_DATA_TRACE")
 
 
 class Warming:
-    """Compiles the kernels of filters, and of builders that ask models, each with its code key, in at most ``workers`` processes.
+    """Compiles the kernels of filters and of builders, each with its code key, in at most ``workers`` processes.
 
     ``memory`` bytes are what they may hold together: before filters have their kernels, no exchange of a size that
     matters needs its share. With one worker there are none. They end with the ``with`` block, whatever they do.

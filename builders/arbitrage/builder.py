@@ -8,9 +8,8 @@ from functools import cached_property
 from typing import Any, ClassVar, Final
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from aya_data.builders.arbitrage import report, review
+from aya_data.builders.arbitrage import report, review, review_sheet
 from aya_data.builders.arbitrage.arbiter import Arbiter
 from aya_data.builders.arbitrage.arbiters import arbiters_of, weights_of
 from aya_data.builders.arbitrage.completions import completions, conversations
@@ -30,12 +29,14 @@ from aya_data.core.identity import canonical, digest
 from aya_data.core.row import Kind
 from aya_data.core.stage import Batch
 
-__all__ = ["ArbitrageBuilder"]
+__all__ = ["SHEET", "ArbitrageBuilder"]
 
 HERE: Final = "aya_data.builders.arbitrage"
 AGAIN: Final = "@2"
 """What the names of steps of the second round end with."""
 REVIEW: Final = "review"
+SHEET: Final = "sheet"
+"""The step whose tables are the lines of a review sheet."""
 
 
 class ArbitrageBuilder(GeneratingBuilder):
@@ -225,10 +226,13 @@ class ArbitrageBuilder(GeneratingBuilder):
     def _review_steps(self, steps: list[Step], rounds: Sequence[str]) -> list[str]:
         assert self.reviewer is not None and self.settings.review is not None
         chosen = self.settings.review.model_dump(mode="json", by_alias=True, exclude={"reviewer"})
-        seed = {"seed": self.environment.seed}
+        seed: dict[str, Any] = {"seed": self.environment.seed}
         generated = tuple(step.name for step in steps if step.name.startswith(("answer/", "generate/")))
         steps.append(Step("select", "whole", tuple(rounds), {**chosen, **seed}, (f"{HERE}.review",)))
         inputs = ["select", *generated]
+        if isinstance(self.reviewer, review.HumanArbiter):
+            steps.append(Step(SHEET, "part", tuple(inputs), seed))
+            steps.append(Step("verdicts", "whole", generated, {"reviewer": dict(self.reviewer.identity())}))
         about = {"reviewer": dict(self.reviewer.identity()), **seed}
         if self.reviewer.voice() is not None:
             steps.append(Step(f"{REVIEW}/{REVIEW}", "ask", tuple(inputs), about))
@@ -342,6 +346,8 @@ class ArbitrageBuilder(GeneratingBuilder):
         seed = self.environment.seed
         if step == REVIEW:
             return self._reviewed(tables)
+        if step == SHEET:
+            return review_sheet.sheet(tables["select"], prompts, self._completions(tables, None), seed)
         if step == "route":
             return route(prompts, self._scores(tables), self.contenders, self.settings.routing, seed)
         if step == "pair":
@@ -363,6 +369,16 @@ class ArbitrageBuilder(GeneratingBuilder):
         columns = {"row": said["row"], "teacher": said["teacher"], "sample": said["sample"]}
         return pa.table({**columns, **{f"{name}.{REVIEW}": found[name] for name in found.column_names}})
 
+    def _known(self, parts: Iterable[Mapping[str, pa.Table]]) -> pa.Table:
+        """Count the verdicts of people; raise InputError for one on an answer that nobody gave."""
+        assert isinstance(self.reviewer, review.HumanArbiter)
+        verdicts = [verdict for listed in self.reviewer.verdicts.values() for verdict in listed]
+        known: set[str] = set()
+        for tables in parts if verdicts else ():
+            known.update(review_sheet.answer_keys(self._completions(tables, None)).to_pylist())
+        review_sheet.check_known(verdicts, known)
+        return pa.table({"verdicts": [len(verdicts)]})
+
     def _scores(self, tables: Mapping[str, pa.Table]) -> pa.Table:
         """All that is known of the completions of a part, with the score that counts."""
         rounds = [tables[name] for name in ("score", "score" + AGAIN) if name in tables]
@@ -370,13 +386,17 @@ class ArbitrageBuilder(GeneratingBuilder):
         scores = combine(pa.concat_tables(rounds).sort_by(order), self._weights, tables["norms"])
         if REVIEW not in tables:
             return scores
-        joined = scores.join(tables[REVIEW], ["row", "teacher", "sample"], join_type="left outer").sort_by(order)
-        verdict = joined[SCORE + REVIEW]
+        names = ("row", "teacher", "sample", SCORE + REVIEW)
+        columns = [tables[REVIEW][name].to_pylist() for name in names]
+        verdicts = {one[:3]: one[3] for one in zip(*columns, strict=True) if one[3] is not None}
         # A prompt counts as reviewed where some answer to it has a verdict: then verdicts alone count.
-        rows = pc.unique(joined["row"].filter(pc.is_valid(verdict)))
-        reviewed = pc.is_in(joined["row"], value_set=rows)
-        place = joined.schema.get_field_index("score")
-        return joined.set_column(place, "score", pc.if_else(reviewed, verdict, joined["score"]))
+        reviewed = {row for row, _, _ in verdicts}
+        about = zip(*(scores[name].to_pylist() for name in ("row", "teacher", "sample", "score")), strict=True)
+        found = [
+            verdicts.get((row, teacher, sample)) if row in reviewed else score for row, teacher, sample, score in about
+        ]
+        place = scores.schema.get_field_index("score")
+        return scores.set_column(place, "score", pa.array(found, pa.float64()))
 
     def whole(self, step: str, parts: Iterable[Mapping[str, pa.Table]]) -> pa.Table:
         """Make the table of ``learn``, ``norms``, ``select`` or ``report``."""
@@ -387,6 +407,8 @@ class ArbitrageBuilder(GeneratingBuilder):
             return norms(rounds, names)
         if step == "learn":
             return learn(parts, self.contenders, routing, self._weights, self.environment.seed)
+        if step == "verdicts":
+            return self._known(parts)
         if step == "select":
             assert self.settings.review is not None
             rounds = (tables[name] for tables in parts for name in ("score", "score" + AGAIN) if name in tables)

@@ -19,7 +19,8 @@ On 2,415 judged pairs of AlpacaEval (three models against one baseline), near-ti
 middle) are, among the fifth with the largest ``text``, 6.2 % instead of 13.5 % for claude-instant-1.2; the two weaker
 models hardly tie at all (0.0 instead of 1.6 %, 3.1 instead of 2.6 %). Word sets were the best of those tried that look
 at words: their rank correlation with how decided the judge was is 0.13 to 0.23 by model, that of the Jensen-Shannon
-divergence of words 0.08 to 0.16, of trigrams of characters 0.05 to 0.14; shingles of five words share nothing in 45 % of the pairs.
+divergence of words 0.08 to 0.16, of trigrams of characters 0.05 to 0.14; shingles of five words share nothing in 45 %
+of the pairs.
 
 **Budget.** Every language gets its proportional part of the budget, and at least ``floor`` prompts. A larger budget is
 a superset. Cost: 1 ms per prompt with 28 answers for ``text``; selecting, 2.3 s for a million completions.
