@@ -4,9 +4,9 @@ Aim: at most 3 % for 1,000 requests and more. Two engines with the same settings
 one in a program that does what a person would write; they answer the same conversations with the same seeds in turns,
 each turn with new conversations, so that no cache of prefixes helps the one that comes later. ``LLM.generate`` gets
 token numbers that were made before the clock started; ``LLM.chat`` and our loop apply the chat template themselves.
-*tokens alone* is ``LLM.generate`` that makes no text either: the engine by itself. Text is what the engine puts together
-token by token, and our loop once, at the end. Where the conversations are the same, the numbers of tokens must be too,
-or the run is void.
+*tokens alone* is ``LLM.generate`` that makes no text either: the engine by itself. The engine puts text together token
+by token, our loop once, at the end. Where the conversations are the same, the numbers of tokens must be too, or the run
+is void.
 
 The smaller the model, the larger the share of everything that is not the model: a model of two layers is the worst
 case. Needs an environment with vLLM (``.ci/vllm`` makes one)::

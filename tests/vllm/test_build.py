@@ -67,5 +67,4 @@ def test_a_build_is_answered_by_the_engine_once_whatever_engine_the_spec_names_l
     Workspace(workspace).store.collect([])
     spec.write_text(SPEC.replace("ENGINE", ENGINES["transformers"]))
     again = api.build(spec, workspace=workspace, workers=1)
-    assert again.result.version == first.result.version
     assert builds.tree(again.result.path / "data") == builds.tree(first.result.path / "data")

@@ -22,6 +22,7 @@ import json
 import os
 import platform
 import subprocess
+import sys
 import tempfile
 from collections import deque
 from collections.abc import Sequence
@@ -111,7 +112,7 @@ def _leave_nothing() -> None:
         resource_tracker.ensure_running()
     finally:
         util.spawnv_passfds = usual
-    folder = str(Path(__file__).resolve().parent)
+    folder = str(Path(sys.argv[0]).resolve().parent)
     if len(os.fsencode(folder)) <= 70:
         os.environ["TMPDIR"], tempfile.tempdir = folder, folder
 
