@@ -34,7 +34,7 @@ __all__ = ["CUT", "ROOT", "Block", "Command", "Workplace", "agree", "blocks", "c
 ROOT = Path(__file__).resolve().parent.parent
 CUT = "[…]"
 SITE = ".site"
-NEEDED = ("specs", "builders/samples/house")
+NEEDED = ("specs", "builders/samples/house", "builders/samples/answers")
 """What the commands of the pages find around them, as in a clone."""
 
 _ISOLATES = re.compile("[\u2066-\u2069]")

@@ -7,16 +7,17 @@ Two kinds of supervision, both of the prompts of AlpacaEval for which
   fell for, is left out): a logistic regression of differences (Bradley and Terry 1952);
 * ``graded``: which model gave the answer, as good as its published win rate: a regression within each prompt.
 
-Both see what an answer looks like (lengths, lists, markup, words) and a low-dimensional picture of which words it and its
-prompt are made of. ``, length taken out`` are the same with the part of every feature that length explains removed and
-the weight that length itself gets set to zero, as in length-controlled AlpacaEval (Dubois et al. 2024, arXiv 2404.04475).
+Both see what an answer looks like (length, lists, markup, words) and a low-dimensional picture of which words it and its
+prompt are made of. ``, length taken out`` are the same with the part of every feature that length explains removed, and
+length itself no longer counted once the weights are learned, as in length-controlled AlpacaEval (Dubois et al. 2024,
+arXiv 2404.04475).
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,13 +64,13 @@ PUBLISHED: dict[str, tuple[float, float]] = {
     "oasst-sft-pythia-12b": (1.79, 3.27),
     "baichuan-13b-chat": (1.99, 2.06),
 }
-"""Win rates of AlpacaEval 2 in percent, plain and length-controlled, as published in the leaderboard of tatsu-lab/alpaca_eval
-(weighted_alpaca_eval_gpt4_turbo_leaderboard.csv, commit 01f3cb2). It has none of text_davinci_003."""
+"""Win rates of AlpacaEval 2 in percent, plain and length-controlled, as published in the leaderboard of
+tatsu-lab/alpaca_eval (weighted_alpaca_eval_gpt4_turbo_leaderboard.csv, commit 01f3cb2). text_davinci_003 has none."""
 
 
 @dataclass(frozen=True)
 class Judged:
-    """A judged pair: ``prompt``, the baseline's answer ``one``, the answer ``other`` of ``model``, and how far the judge
+    """A judged pair: the baseline's answer ``one`` to a prompt, the answer ``other`` of ``model``, and how far the judge
     preferred that, from 0 to 1."""
 
     prompt: str
@@ -120,7 +121,7 @@ def _looks(prompt: str, text: str) -> list[float]:
         sum(letter.isdigit() for letter in text) / size,
         sum(letter.isupper() for letter in text) / size,
         len(wanted & set(said)) / max(len(wanted), 1),
-        float(text.rstrip()[-1:] in set(".!?)\"`*:")),
+        float(text.rstrip()[-1:] in set('.!?)"`*:')),
         float(not text),
     ]
 
@@ -220,7 +221,7 @@ def learn(data: Path) -> Scorers:
     }
     texts = [(prompt, text) for prompt, own in models.items() for text in own.values()]
     eyes = Eyes([*texts, *((pair.prompt, pair.one) for pair in pairs)])
-    one, other = (eyes([(p.prompt, text) for p, text in zip(pairs, side)]) for side in _sides(pairs))
+    one, other = eyes([(pair.prompt, pair.one) for pair in pairs]), eyes([(pair.prompt, pair.other) for pair in pairs])
     preferred = np.array([pair.preferred for pair in pairs])
     given = eyes(texts)
     grades = np.array([_logit(PUBLISHED[model][1] / 100) for own in models.values() for model in own])
@@ -245,11 +246,6 @@ def learn(data: Path) -> Scorers:
             kept[given.shape[1] :] = 0
             named[name + suffix] = lambda features, view=view, kept=kept: view(features) @ kept  # type: ignore[misc]
     return Scorers(eyes, dict(sorted(named.items(), key=lambda one: (one[0].partition(",")[0] != "judged", one[0]))))
-
-
-def _sides(pairs: Iterable[Judged]) -> tuple[list[str], list[str]]:
-    held = list(pairs)
-    return [pair.one for pair in held], [pair.other for pair in held]
 
 
 def _logit(share: float) -> float:
