@@ -5,18 +5,21 @@ from __future__ import annotations
 import contextlib
 import gc
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from aya_data.core.draft_columns import DraftColumns
 from aya_data.core.identity import draw, draws
 from aya_data.core.ledger import LEDGER, entries, rejected, tally
 from aya_data.core.row import PART, Rejection, tabulate
 from aya_data.core.stage import Batch, Builder, Unit
 from aya_data.core.store import Output, Part, Store
 from aya_data.engine.keying import Keys, with_keys
+from aya_data.text.normal import prompt_hashes
 
 __all__ = ["bundles", "derive", "limit", "read"]
 
@@ -137,7 +140,9 @@ def _write(
         waiting, waiting_bytes = [], 0
 
     for batch in batches:
-        table = tabulate(batch.drafts, builder.source, builder.kind, max_chars)
+        drafts = batch.drafts
+        by_column = drafts.tabulate if isinstance(drafts, DraftColumns) else partial(tabulate, drafts)
+        table = by_column(builder.source, builder.kind, max_chars, prompt_hashes)
         refused: list[Rejection] = [*batch.rejections, *table.rejections]
         records += batch.records
         own += batch.records - len(batch.rejections)
