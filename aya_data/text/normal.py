@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from aya_data.core import row
+from aya_data.text.columns import buffers
 
 __all__ = ["ENOUGH", "prompt_hashes"]
 
@@ -39,18 +40,15 @@ def hashed(prompts: pa.Array) -> pa.Array:
     from aya_data.text.folding import tables
     from aya_data.text.normal_kernel import LARGEST, normalise
 
-    texts = prompts.cast(pa.large_string())
-    offsets = np.frombuffer(texts.buffers()[1], np.int64)[texts.offset : texts.offset + len(texts) + 1]
-    held = texts.buffers()[2]
-    data = np.frombuffer(held, np.uint8) if held is not None and held.size else np.zeros(1, np.uint8)
+    data, offsets = buffers(prompts)
     longest = int(np.diff(offsets).max(initial=0))
     out = np.empty(max(ROOM, LARGEST * longest), np.uint8)
-    ends = np.zeros(len(texts) + 1, np.int64)
+    ends = np.zeros(len(prompts) + 1, np.int64)
     own = tables()
     blake2b, view = hashlib.blake2b, memoryview(out)  # type: ignore[arg-type]
     found: list[str] = []
     first = 0
-    while first < len(texts):
+    while first < len(prompts):
         last, odd = normalise(
             data, offsets, own.folded, own.longer, own.kind, own.order, own.base, own.second, own.pairs, own.tail,
             first, out, ends,
@@ -58,7 +56,7 @@ def hashed(prompts: pa.Array) -> pa.Array:
         bounds = ends[: last - first + 1].tolist()
         found += [blake2b(view[start:end], digest_size=12).hexdigest() for start, end in pairwise(bounds)]
         if odd:
-            found.append(row.prompt_hash(texts[last].as_py()))
+            found.append(row.prompt_hash(prompts[last].as_py()))
             last += 1
         first = last
     return pa.array(found, pa.string())
