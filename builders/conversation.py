@@ -9,8 +9,10 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
+from aya_data.core.identity import canonical
+
 __all__ = [
-    "ROLES", "Unreadable", "alternating", "listed", "marked_dialogue", "one_turn", "pairs",
+    "ROLES", "Unreadable", "alternating", "label_text", "listed", "marked_dialogue", "one_turn", "pairs",
     "structure", "text_of", "turns_of",
 ]  # fmt: skip
 
@@ -57,6 +59,13 @@ def text_of(value: Any) -> Any:
         if all(isinstance(part, str) for part in parts):
             return "".join(parts)
     return value
+
+
+def label_text(value: Any) -> str | None:
+    """Return a label as text; null stays null."""
+    if value is None or isinstance(value, str):
+        return value
+    return canonical(value).decode("utf-8", "surrogatepass")
 
 
 def structure(text: str) -> Any:

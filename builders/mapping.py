@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from aya_data.builders.conversation import (
     Unreadable,
     alternating,
+    label_text,
     listed,
     marked_dialogue,
     one_turn,
@@ -23,6 +24,7 @@ from aya_data.builders.conversation import (
     text_of,
     turns_of,
 )
+from aya_data.builders.mapping_columns import FLAT, by_column
 from aya_data.builders.mapping_settings import Columns, LabelFrom, MappingSettings, OriginFrom, ValueFrom, compiled
 from aya_data.builders.paths import MissingColumn, Path
 from aya_data.builders.records import Broken, Record
@@ -71,6 +73,17 @@ class Mapper:
         mapped = [v.column for n in self._read if (v := getattr(columns, n)).column is not None]
         mapped += [path.text for path in self._labels.values()]
         self._mapped = frozenset(name for path in mapped for name in (path, Path(path).root))
+        noted = [v.column for n in self._notes if (v := getattr(columns, n)).column is not None]
+        self.label_paths = [*self._labels.values(), *map(Path, noted)]
+        """Where labels stand that differ from record to record."""
+        self.flat = (
+            FLAT >= set(self._read) >= {"prompt"}
+            and ("answer" in self._read) == (self.kind == "conversation")
+            and all(getattr(columns, name).template is None for name in self._read)
+            and "terms" not in self._labels
+            and settings.where is None
+        )
+        """Whether records may be mapped by column."""
 
     @property
     def kind(self) -> Kind:
@@ -147,9 +160,15 @@ class Mapper:
         ``labels`` are its :meth:`file_labels`; ``config`` and ``split`` hold where the settings
         say nothing of them.
         """
-        batch = Batch(len(chunk), [])
         defaults = {"config": config, "split": split} | dict(labels)
         common = self._common(defaults) | {"revision": revision}
+        columns, others = by_column(self, chunk, file, common)
+        batch = self._one_by_one(others, file, common)
+        return batch if columns is None else Batch(len(chunk), replace(columns, others=batch.drafts), batch.rejections)
+
+    def _one_by_one(self, chunk: Sequence[Record | Broken], file: str, common: Mapping[str, Any]) -> Batch:
+        drafts: list[Draft] = []
+        batch = Batch(len(chunk), drafts)
         for item in chunk:
             place = (file, item.index)
             if isinstance(item, Broken):
@@ -158,13 +177,13 @@ class Mapper:
                 continue
             key = ""
             try:
-                dataset = common.get("dataset") or self._dataset(item.fields)
+                dataset = common.get("dataset") or self.dataset(item.fields)
                 key = self._key(item.fields, dataset)
                 draft = self._draft(item.fields, key, place, dataset, common)
                 if "answers" in self._read:
-                    self._fan_out(item.fields, draft, batch)
+                    self._fan_out(item.fields, draft, drafts, batch.rejections)
                 else:
-                    batch.drafts.append(draft)
+                    drafts.append(draft)
             except Unreadable as problem:
                 key = key or row_key(self.source, record_digest(item.fields))
                 batch.rejections.append(
@@ -235,15 +254,16 @@ class Mapper:
 
     def _label(self, name: str, fields: dict[str, Any]) -> str | None:
         try:
-            return _text(self._labels[name].read(fields))
+            return label_text(self._labels[name].read(fields))
         except MissingColumn:
             return None
 
-    def _dataset(self, fields: dict[str, Any]) -> str:
+    def dataset(self, fields: dict[str, Any]) -> str:
+        """Return the data set that a record is of."""
         return self._label("dataset", fields) or self.source
 
     def _key(self, fields: dict[str, Any], dataset: str) -> str:
-        name = _text(self._find("id", fields))
+        name = label_text(self._find("id", fields))
         # The empty id identifies nothing: 1,000 rows that have it are 1,000 records.
         return row_key(dataset, name if name else record_digest(fields))
 
@@ -264,6 +284,14 @@ class Mapper:
             self._pair(fields, turns, draft)
         elif "answer" in self._read:
             turns.append(("assistant", text_of(self._get("answer", fields))))
+        self.label(draft, fields, dataset)
+        if "group" in self._read and (group := label_text(self._find("group", fields))):
+            draft.group = row_key(dataset, f"group:{group}")
+        draft.extra = self.extra(fields)
+        return draft
+
+    def label(self, draft: Draft, fields: dict[str, Any], dataset: str) -> None:
+        """Give a draft the labels that its record says."""
         draft.dataset = dataset
         for name in self._varying:
             if name == "license":
@@ -274,12 +302,8 @@ class Mapper:
                 draft.origin = self._origin(fields)
             else:
                 setattr(draft, name, self._label(name, fields))
-        if "group" in self._read and (group := _text(self._find("group", fields))):
-            draft.group = row_key(dataset, f"group:{group}")
         for name in self._notes:
-            setattr(draft, name, _text(self._find(name, fields)) or None)
-        draft.extra = self._extra(fields)
-        return draft
+            setattr(draft, name, label_text(self._find(name, fields)) or None)
 
     def _require(self, where: str, fields: dict[str, Any]) -> None:
         from aya_data.text.template import TemplateFailure, condition
@@ -320,8 +344,8 @@ class Mapper:
         draft.messages = draft.chosen[:-1]
         draft.chosen_score = _score(self._find("chosen_score", fields))
         draft.rejected_score = _score(self._find("rejected_score", fields))
-        draft.chosen_model = _text(self._find("chosen_model", fields))
-        draft.rejected_model = _text(self._find("rejected_model", fields))
+        draft.chosen_model = label_text(self._find("chosen_model", fields))
+        draft.rejected_model = label_text(self._find("rejected_model", fields))
 
     def _full(self, value: Any, context: Turns) -> Turns:
         """Return the conversation that one side of a pair is."""
@@ -343,7 +367,7 @@ class Mapper:
         path = self._labels.get("license")
         if path is not None:
             try:
-                return _text(path.read(fields)), None
+                return label_text(path.read(fields)), None
             except MissingColumn:
                 pass
         elif (stated := defaults.get("license")) is not None:
@@ -361,14 +385,14 @@ class Mapper:
         except MissingColumn:
             return ()
         values = value if isinstance(value, list | tuple) else [value]
-        return [text for item in values if (text := _text(item))]
+        return [text for item in values if (text := label_text(item))]
 
     def _origin(self, fields: dict[str, Any]) -> str:
         origin = self.settings.origin
         if origin.constant is not None:
             return origin.constant
         try:
-            value = _text(self._labels["origin"].read(fields)) or ""
+            value = label_text(self._labels["origin"].read(fields)) or ""
         except MissingColumn as missing:
             raise Unreadable("missing_column", missing.column[:80], evidence="origin") from missing
         found = origin.map.get(value, value)
@@ -376,16 +400,20 @@ class Mapper:
             raise Unreadable("unknown_origin", ascii(value)[1:-1][:80], ", ".join(ORIGINS))
         return found
 
-    def _extra(self, fields: dict[str, Any]) -> dict[str, Any] | None:
-        extra = self.settings.extra
-        if extra == "drop":
+    def extra(self, fields: dict[str, Any]) -> dict[str, Any] | None:
+        """Return what is kept of a record beside what is mapped."""
+        if self.settings.extra == "drop":
             return None
-        if extra == "keep":
-            mapped = self._mapped
-            return {name: value for name, value in fields.items() if name not in mapped}
-        return {name: fields[name] for name in extra if name in fields}
+        return {name: fields[name] for name in self.kept(fields)}
 
-    def _fan_out(self, fields: dict[str, Any], base: Draft, batch: Batch) -> None:
+    def kept(self, names: Collection[str]) -> list[str]:
+        """Return which of the columns of a record are kept beside what is mapped."""
+        extra = self.settings.extra
+        if isinstance(extra, tuple):
+            return [name for name in extra if name in names]
+        return [] if extra == "drop" else [name for name in names if name not in self._mapped]
+
+    def _fan_out(self, fields: dict[str, Any], base: Draft, drafts: list[Draft], rejections: list[Rejection]) -> None:
         """Make one draft of each answer; the record itself is consumed."""
         answers = [text_of(answer) for answer in listed(self._get("answers", fields))]
         if not answers:
@@ -396,7 +424,7 @@ class Mapper:
             name = digest(answer) if isinstance(answer, str) else digest(canonical(answer))
             variant = f"{name}:{seen[name]}"
             seen[name] += 1
-            batch.drafts.append(
+            drafts.append(
                 replace(
                     base,
                     key=derived_key([base.key], "answers", variant),
@@ -405,14 +433,7 @@ class Mapper:
                     parents=[base.key],
                 )
             )
-        batch.rejections.append(Rejection(base.key, base.place, "answers", str(len(answers)), outcome="consumed"))
-
-
-def _text(value: Any) -> str | None:
-    """Return a label as text; null stays null."""
-    if value is None or isinstance(value, str):
-        return value
-    return canonical(value).decode("utf-8", "surrogatepass")
+        rejections.append(Rejection(base.key, base.place, "answers", str(len(answers)), outcome="consumed"))
 
 
 def _score(value: Any) -> float | None:

@@ -7,7 +7,7 @@ import os
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate, pairwise
-from typing import IO, Any, cast
+from typing import IO, Any, cast, overload
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -27,7 +27,7 @@ from aya_data.builders.raw import (
 )
 from aya_data.core.identity import digest
 
-__all__ = ["parquet_columns", "parquet_cuts", "parquet_groups", "read_parquet"]
+__all__ = ["ColumnChunk", "parquet_columns", "parquet_cuts", "parquet_groups", "read_parquet"]
 
 CHUNK_RECORDS = 2048
 CHUNK_BYTES = 16 << 20
@@ -135,7 +135,7 @@ def read_parquet(location: Location, slice: tuple[int, int] | None, columns: Seq
                         first = min(max(0, start - done), batch.num_rows)
                         last = min(max(first, stop - done), batch.num_rows)
                         for piece in _pieces(batch.slice(first, last - first)):
-                            yield _rows(piece, shown, done + first)
+                            yield ColumnChunk(piece, shown, done + first)
                             first += piece.num_rows
                         done += batch.num_rows
                         if done >= stop:
@@ -166,11 +166,62 @@ def _pieces(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
         yield batch.slice(start, step)
 
 
-def _rows(batch: pa.RecordBatch, names: list[str], first: int) -> Chunk:
+class ColumnChunk(Sequence[Record | Broken]):
+    """Records in columns, which become :class:`Record` when somebody looks at one.
 
+    ``batch`` holds the columns, which are called ``names``; ``first`` is the number of the first record.
+    """
+
+    def __init__(self, batch: pa.RecordBatch, names: list[str], first: int) -> None:
+        self.batch, self.names, self.first = batch, names, first
+        self._items: list[Record | Broken] | None = None
+
+    def __len__(self) -> int:
+        return int(self.batch.num_rows)
+
+    def __iter__(self) -> Iterator[Record | Broken]:
+        if self._items is None:
+            self._items = _rows(self.batch, self.names, self.first)
+        return iter(self._items)
+
+    @overload
+    def __getitem__(self, place: int) -> Record | Broken: ...
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[Record | Broken]: ...
+    def __getitem__(self, place: int | slice) -> Record | Broken | Sequence[Record | Broken]:
+        if self._items is None and isinstance(place, int) and place >= 0:
+            return _rows(self.batch.slice(place, 1), self.names, self.first + place)[0]
+        return list(self)[place]
+
+    def column(self, name: str) -> pa.Array | None:
+        """Return a column by its name."""
+        return self.batch.column(self.names.index(name)) if name in self.names else None
+
+    def plain(self, names: Sequence[str]) -> list[list[Any]]:
+        """Return columns as plain Python values."""
+        return [_plain_column(self.batch.column(self.names.index(name))) for name in names]
+
+    def is_whole(self) -> bool:
+        """Tell whether all records can be read: no :class:`Broken` is among them."""
+        try:
+            for column in self.batch.columns:
+                kind = column.type
+                if pt.is_string(kind) or pt.is_large_string(kind):
+                    column.validate(full=True)
+                elif not (pt.is_integer(kind) or pt.is_boolean(kind) or pt.is_floating(kind) or pt.is_null(kind)):
+                    _plain_column(column)
+        except UNREADABLE:
+            return False
+        return True
+
+
+UNREADABLE = (UnicodeDecodeError, pa.ArrowException, ValueError, OverflowError)
+
+
+def _rows(batch: pa.RecordBatch, names: list[str], first: int) -> list[Record | Broken]:
     try:
         values = [_plain_column(column) for column in batch.columns]
-    except (UnicodeDecodeError, pa.ArrowException, ValueError, OverflowError) as error:
+    except UNREADABLE as error:
         if batch.num_rows > 1:
             half = batch.num_rows // 2
             return [

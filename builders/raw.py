@@ -62,7 +62,7 @@ class Broken:
     evidence: str
 
 
-Chunk: TypeAlias = "list[Record | Broken]"
+Chunk: TypeAlias = "Sequence[Record | Broken]"
 
 
 class Damaged(Exception):

@@ -224,7 +224,7 @@ def column_names(location: Location, format: Format, delimiter: str | None = Non
 
 
 def _chunks(items: Iterator[tuple[Record | Broken, int]]) -> Iterator[Chunk]:
-    chunk: Chunk = []
+    chunk: list[Record | Broken] = []
     size = 0
     for item, cost in items:
         chunk.append(item)

@@ -130,12 +130,13 @@ class TemplateBuilder(Builder):
     def derive(self, rows: pa.Table) -> Iterator[Batch]:
         """Apply every template to every row; one record is one parent row."""
         for piece in rows.to_batches(max_chunksize=BATCH):
-            batch = Batch(piece.num_rows, [])
+            drafts: list[Draft] = []
+            batch = Batch(piece.num_rows, drafts)
             for row in piece.to_pylist():
-                self._apply(row, batch)
+                self._apply(row, drafts, batch.rejections)
             yield batch
 
-    def _apply(self, row: dict[str, Any], batch: Batch) -> None:
+    def _apply(self, row: dict[str, Any], drafts: list[Draft], rejections: list[Rejection]) -> None:
         from aya_data.text.template import TemplateFailure
 
         variables = _variables(row)
@@ -150,10 +151,10 @@ class TemplateBuilder(Builder):
                 failures.append(f"{one.name}: {failure}")
                 rule = failure.rule
                 continue
-            batch.drafts.append(self._draft(one, row, prompt, answer, place))
+            drafts.append(self._draft(one, row, prompt, answer, place))
             made += 1
         evidence = "; ".join(failures)[:500]
-        batch.rejections.append(
+        rejections.append(
             Rejection(row["row_key"], place, "template", str(made), evidence=evidence, outcome="consumed")
             if made
             else Rejection(row["row_key"], place, rule, evidence=evidence)

@@ -237,7 +237,7 @@ class UpstreamBuilder(Builder):
                     rejections.append(result)
             yield Batch(len(records), drafts, rejections)
 
-    def records(self, unit: Unit, columns: Sequence[str] | None = None) -> Iterator[list[Record | Broken]]:
+    def records(self, unit: Unit, columns: Sequence[str] | None = None) -> Iterator[Sequence[Record | Broken]]:
         """Read the records of a unit, those of a larger file on the Hub while it arrives.
 
         Who takes the last of them knows that the file is what its digest says; before that, nothing

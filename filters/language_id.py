@@ -220,20 +220,22 @@ class LanguageId(RowFilter):
         limits = None if self.table is None else language_table.limits_of(self.table, self.model.labels)
         columns: dict[str, pa.Array] = {}
         for side in self.sides:
-            texts = self._windows(turns.row_texts(rows, side))
+            texts = self._windows(turns.row_column(rows, side))
             prefix = f"{side}." if len(self.sides) > 1 else ""
             columns |= {prefix + name: found for name, found in self._side(texts, limits).items()}
         if self.settings.lines is not None:
             columns |= self._lines(turns.row_texts(rows, "conversation"), limits)
         return pa.table(columns)
 
-    def _windows(self, texts: list[str]) -> list[str]:
+    def _windows(self, texts: pa.Array) -> pa.Array:
         windows = self.settings.windows
         if windows is None:
             return texts
-        return [text if len(text) <= windows.count * windows.chars else spaced(text, windows) for text in texts]
+        longest = windows.count * windows.chars
+        read = [text if len(text) <= longest else spaced(text, windows) for text in texts.to_pylist()]
+        return pa.array(read, pa.large_string())
 
-    def _side(self, texts: list[str], limits: Limits | None) -> dict[str, pa.Array]:
+    def _side(self, texts: pa.Array, limits: Limits | None) -> dict[str, pa.Array]:
         found = LanguageModel.load(self.model).predict(texts, BEST)
         scripts = script.measure_scripts(texts)
         names = pa.array(self.model.labels, pa.string())

@@ -31,6 +31,7 @@ import numpy.typing as npt
 from aya_data.core import language as languages
 from aya_data.core.errors import InputError, NotFound
 from aya_data.text import script
+from aya_data.text.columns import Texts
 from aya_data.text.language_model import ModelFile
 from aya_data.text.language_profile import Profile, Profiles
 
@@ -219,7 +220,7 @@ class Limits:
         self._profiles = Profiles([table.labels[key].profile for key in kept])
 
     def measure(
-        self, texts: Sequence[str], labels: npt.NDArray[np.int32], scripts: Sequence[str | None]
+        self, texts: Texts, labels: npt.NDArray[np.int32], scripts: Sequence[str | None]
     ) -> tuple[Shares, Shares]:
         """Return ``strange`` and ``common`` of each text by the profile of its best label (a number, -1 for none)."""
         unknown = len(self._scripts)

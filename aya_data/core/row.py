@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -172,13 +172,19 @@ class Table:
     rejections: list[Rejection] = field(default_factory=list)
 
 
-class _Malformed(Exception):
+PromptHashes = Callable[[pa.Array], pa.Array]
+"""What makes :func:`prompt_hash` of a column of prompts: text in, text out."""
+
+
+class Malformed(Exception):
+    """A draft that cannot become a row, and why."""
+
     def __init__(self, rule: str, value: str = "", threshold: str = "", evidence: str = "") -> None:
         self.rejection = (rule, value, threshold, evidence)
 
 
 @dataclass(slots=True)
-class _Labels:
+class Labels:
     """What rows with the same labels have in common: resolved, framed and checked once for all of them."""
 
     shared: tuple[Any, ...]
@@ -201,18 +207,21 @@ OWN = tuple(name for name in PART.names if name not in SHARED)
 OWN_PROVENANCE = tuple(field.name for field in PROVENANCE if field.name not in SHARED_PROVENANCE)
 
 
-def tabulate(drafts: Sequence[Draft], source: str, kind: Kind, max_chars: int) -> Table:
+def tabulate(
+    drafts: Sequence[Draft], source: str, kind: Kind, max_chars: int, hashes: PromptHashes | None = None
+) -> Table:
     """Check drafts and turn them into one table of :data:`PART`.
 
-    About 20 microseconds per row of 600 characters in many scripts, half of it for the prompt hash.
-    A draft with an empty turn, an unknown role, text that is not valid Unicode or a cell of more
-    than ``max_chars`` characters is rejected with its rule; nothing raises for what a row says.
+    About 20 microseconds per row of 600 characters in many scripts, half of it for the prompt hash; by column
+    (:mod:`aya_data.core.draft_columns`) it is less. ``hashes`` are :func:`prompt_hashes` unless given. A draft with an
+    empty turn, an unknown role, text that is not valid Unicode or a cell of more than ``max_chars`` characters is
+    rejected with its rule; nothing raises for what a row says.
     """
     rows: list[tuple[Any, ...]] = []
     rejections: list[Rejection] = []
     # Most rows of a source have the same labels: they are looked up, framed and put into columns once.
-    known: dict[tuple[Any, ...], _Labels] = {}
-    labels: list[_Labels] = []
+    known: dict[tuple[Any, ...], Labels] = {}
+    labels: list[Labels] = []
     used: list[int] = []
     for draft in drafts:
         try:
@@ -224,32 +233,41 @@ def tabulate(drafts: Sequence[Draft], source: str, kind: Kind, max_chars: int) -
             )  # fmt: skip
             found = known.get(names)
             if found is None:
-                found = known[names] = _labels(draft, source, kind)
+                found = known[names] = labelled(draft, source, kind)
             rows.append(_row(draft, found, kind, max_chars))
             if found.place < 0:
                 found.place = len(labels)
                 labels.append(found)
             used.append(found.place)
-        except _Malformed as problem:
+        except Malformed as problem:
             rejections.append(Rejection(draft.key, draft.place, *problem.rejection))
-    columns: list[Sequence[Any]] = list(zip(*rows, strict=True)) or [()] * len(OWN)
-    own = dict(zip(OWN, columns, strict=True))
-    places = pa.array(used, pa.int32())
+    values: list[Sequence[Any]] = list(zip(*rows, strict=True)) or [()] * len(OWN)
+    own = dict(zip(OWN, values, strict=True))
+    places: list[Sequence[Any]] = list(zip(*own.pop("provenance"), strict=True)) or [()] * len(OWN_PROVENANCE)
+    columns = {name: _column(listed, PART.field(name).type) for name, listed in own.items()}
+    columns["prompt_hash"] = (hashes or prompt_hashes)(columns["prompt_hash"])
+    found_at = {
+        name: pa.array(listed, PROVENANCE.field(name).type) for name, listed in zip(OWN_PROVENANCE, places, strict=True)
+    }
+    return Table(assembled(columns, found_at, labels, pa.array(used, pa.int32())), rejections)
+
+
+def assembled(
+    own: Mapping[str, pa.Array], place: Mapping[str, pa.Array], labels: Sequence[Labels], used: pa.Array
+) -> pa.Table:
+    """Return the table of :data:`PART` from the columns :data:`OWN` but ``provenance``, the fields
+    :data:`OWN_PROVENANCE`, and the labels that each row has, by number."""
     shared = {
-        name: _spread([found.shared[at] for found in labels], places, PART.field(name).type)
+        name: _spread([found.shared[at] for found in labels], used, PART.field(name).type)
         for at, name in enumerate(SHARED)
     }
-    shared_provenance = {
-        name: _spread([found.provenance[at] for found in labels], places, PROVENANCE.field(name).type)
+    fields = {
+        name: _spread([found.provenance[at] for found in labels], used, PROVENANCE.field(name).type)
         for at, name in enumerate(SHARED_PROVENANCE)
-    }
-    arrays = [
-        shared[f.name] if f.name in shared
-        else _provenance(own[f.name], shared_provenance) if f.name == "provenance"
-        else _column(own[f.name], f.type)
-        for f in PART
-    ]  # fmt: skip
-    return Table(pa.Table.from_arrays(arrays, schema=PART), rejections)
+    } | dict(place)
+    provenance = pa.StructArray.from_arrays([fields[f.name] for f in PROVENANCE], fields=list(PROVENANCE))
+    columns = {**shared, **own, "provenance": provenance}
+    return pa.Table.from_arrays([columns[name] for name in PART.names], schema=PART)
 
 
 def _spread(values: Sequence[Any], places: pa.Array, type_: pa.DataType) -> pa.Array:
@@ -283,30 +301,23 @@ def _messages(values: Sequence[Sequence[Turn] | None]) -> pa.Array:
     return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), flat, type=MESSAGES)
 
 
-def _provenance(values: Sequence[tuple[Any, ...]], shared: Mapping[str, pa.Array]) -> pa.Array:
-    """Build the struct column from tuples of the fields that rows do not share, and columns of the others."""
-    fields: list[Sequence[Any]] = list(zip(*values, strict=True)) or [()] * len(OWN_PROVENANCE)
-    own = dict(zip(OWN_PROVENANCE, fields, strict=True))
-    arrays = [shared[f.name] if f.name in shared else pa.array(own[f.name], f.type) for f in PROVENANCE]
-    return pa.StructArray.from_arrays(arrays, fields=list(PROVENANCE))
-
-
 def _check(draft: Draft, kind: Kind, max_chars: int) -> None:
     turns = draft.messages
     _check_turns(turns, "prompt" if kind == "preference" else kind, max_chars)
     if kind == "preference":
         chosen, rejected = draft.chosen, draft.rejected
         if chosen is None or rejected is None:
-            raise _Malformed("missing_answer")
+            raise Malformed("missing_answer")
         _check_turns(chosen, "conversation", max_chars)
         _check_turns(rejected, "conversation", max_chars)
         if list(chosen) == list(rejected):
-            raise _Malformed("identical_pair")
+            raise Malformed("identical_pair")
         if list(chosen[:-1]) != list(turns) or list(rejected[:-1]) != list(turns):
-            raise _Malformed("different_context")
+            raise Malformed("different_context")
 
 
-def _labels(draft: Draft, source: str, kind: Kind) -> _Labels:
+def labelled(draft: Draft, source: str, kind: Kind) -> Labels:
+    """Resolve, frame and check the labels of a draft."""
     language = languages.resolve(draft.language, script=draft.script)
     license_ = licenses.resolve(draft.license)
     terms = sorted(
@@ -335,15 +346,15 @@ def _labels(draft: Draft, source: str, kind: Kind) -> _Labels:
     try:
         _encodable(draft)
     except UnicodeEncodeError:
-        return _Labels(shared, provenance, frame_, asserted, False)
-    return _Labels(shared, provenance, frame_, asserted, True)
+        return Labels(shared, provenance, frame_, asserted, False)
+    return Labels(shared, provenance, frame_, asserted, True)
 
 
-def _row(draft: Draft, labels: _Labels, kind: Kind, max_chars: int) -> tuple[Any, ...]:
-    """Return the values of the columns :data:`OWN`."""
+def _row(draft: Draft, labels: Labels, kind: Kind, max_chars: int) -> tuple[Any, ...]:
+    """Return the values of the columns :data:`OWN`, for ``prompt_hash`` the prompt."""
     turns = draft.messages
     chosen, rejected = (draft.chosen, draft.rejected) if kind == "preference" else (None, None)
-    extra = _extra(draft.extra, max_chars)
+    extra = extra_text(draft.extra, max_chars)
     key = draft.key
     margin = None
     if draft.chosen_score is not None and draft.rejected_score is not None:
@@ -365,16 +376,18 @@ def _row(draft: Draft, labels: _Labels, kind: Kind, max_chars: int) -> tuple[Any
         try:
             _encodable(draft)
         except UnicodeEncodeError as error:
-            raise _Malformed("invalid_unicode", evidence=f"character {error.start}") from error
+            raise Malformed("invalid_unicode", evidence=f"character {error.start}") from error
     return (
         identity, key, group, turns, (*draft.place, parents), draft.tools, extra,
         _pairs(draft.tags), _pairs(draft.scores), None, chosen, rejected,
         margin, draft.chosen_score, draft.rejected_score, draft.chosen_model, draft.rejected_model, row_hash,
-        prompt_hash(prompt), len(prompt), len(answer),
+        prompt, len(prompt), len(answer),
     )  # fmt: skip
 
 
 PLAIN = frame(("", ""))
+SCORELESS = frame((repr(None), repr(None), "", ""))
+"""What rows without scores have of them in their hash."""
 
 
 def _pairs(mapping: Mapping[str, Any] | None) -> list[tuple[str, Any]] | None:
@@ -383,44 +396,45 @@ def _pairs(mapping: Mapping[str, Any] | None) -> list[tuple[str, Any]] | None:
 
 def _check_turns(turns: Sequence[Turn], kind: str, max_chars: int) -> None:
     if not turns:
-        raise _Malformed("no_messages")
+        raise Malformed("no_messages")
     for index, turn in enumerate(turns):
         role = turn[0]
         content: object = turn[1]
         if role not in ROLES:
-            raise _Malformed("unknown_role", str(role)[:40], ", ".join(sorted(ROLES)))
+            raise Malformed("unknown_role", str(role)[:40], ", ".join(sorted(ROLES)))
         if not isinstance(content, str):
             found = "null" if content is None else type(content).__name__
-            raise _Malformed("not_text", found, "string", f"turn {index} ({role})")
+            raise Malformed("not_text", found, "string", f"turn {index} ({role})")
         if not content or content.isspace():
             last = index == len(turns) - 1 and role == "assistant"
             rule = "empty_answer" if last else "empty_prompt" if role == "user" else "empty_turn"
-            raise _Malformed(rule, evidence=f"turn {index} ({role})")
+            raise Malformed(rule, evidence=f"turn {index} ({role})")
         if len(content) > max_chars:
-            raise _Malformed("oversized_cell", str(len(content)), str(max_chars), f"turn {index} ({role})")
+            raise Malformed("oversized_cell", str(len(content)), str(max_chars), f"turn {index} ({role})")
         if not content.isascii():
             try:
                 content.encode()
             except UnicodeEncodeError as error:
                 evidence = f"turn {index} ({role}), character {error.start}"
-                raise _Malformed("invalid_unicode", ascii(content[error.start]), evidence=evidence) from error
+                raise Malformed("invalid_unicode", ascii(content[error.start]), evidence=evidence) from error
     wanted = "user" if kind == "prompt" else "assistant"
     if turns[-1][0] != wanted:
-        raise _Malformed("wrong_last_role", turns[-1][0], wanted)
+        raise Malformed("wrong_last_role", turns[-1][0], wanted)
 
 
-def _extra(extra: Mapping[str, Any] | None, max_chars: int) -> str | None:
+def extra_text(extra: Mapping[str, Any] | None, max_chars: int) -> str | None:
+    """Return the other columns of a record as canonical JSON; ``None`` where there is nothing to say."""
     if not extra:
         return None
     data = canonical(extra)
     if data == b"{}":
         return None
     if len(data) > max_chars:
-        raise _Malformed("oversized_cell", str(len(data)), str(max_chars), "other columns of the record")
+        raise Malformed("oversized_cell", str(len(data)), str(max_chars), "other columns of the record")
     try:
         return data.decode()
     except UnicodeDecodeError as error:
-        raise _Malformed("invalid_unicode", evidence="other columns of the record") from error
+        raise Malformed("invalid_unicode", evidence="other columns of the record") from error
 
 
 def _encodable(draft: Draft) -> None:
@@ -450,3 +464,8 @@ def normal_text(text: str) -> str:
 def prompt_hash(prompt: str) -> str:
     """Identify a prompt up to :func:`normal_text`; equal prompts are never split between train and validation."""
     return hashlib.blake2b(normal_text(prompt).encode(), digest_size=12).hexdigest()
+
+
+def prompt_hashes(prompts: pa.Array) -> pa.Array:
+    """Return the :func:`prompt_hash` of each text; :mod:`aya_data.text.normal` gives the same sooner."""
+    return pa.array([prompt_hash(text) for text in prompts.to_pylist()], pa.string())

@@ -92,7 +92,7 @@ class Batch:
     """
 
     records: int
-    drafts: list[Draft]
+    drafts: Sequence[Draft]
     rejections: list[Rejection] = field(default_factory=list)
 
 

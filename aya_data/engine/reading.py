@@ -11,12 +11,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from aya_data.core.draft_columns import DraftColumns
 from aya_data.core.identity import draw, draws
 from aya_data.core.ledger import LEDGER, entries, rejected, tally
 from aya_data.core.row import PART, Draft, Rejection, Table, tabulate
 from aya_data.core.stage import Batch, Builder, Unit
 from aya_data.core.store import Output, Part, Store
 from aya_data.engine.keying import Keys, with_keys
+from aya_data.text.normal import prompt_hashes
 
 __all__ = ["bundles", "chosen_parents", "derive", "limit", "read", "write_batches"]
 
@@ -134,16 +136,16 @@ def write_batches(
         return _write(output, builder, batches, stage, part_bytes)
 
 
-def _tabulated(drafts: list[Draft], builder: Builder, max_chars: int) -> list[Table]:
+def _tabulated(drafts: Sequence[Draft], builder: Builder, max_chars: int) -> list[Table]:
     """Tabulate drafts; a builder of conversations may make pairs beside them."""
-    if builder.kind == "preference":
-        return [tabulate(drafts, builder.source, "preference", max_chars)]
+    if isinstance(drafts, DraftColumns):
+        return [drafts.tabulate(builder.source, builder.kind, max_chars, prompt_hashes)]
     pairs = [draft for draft in drafts if draft.chosen is not None]
-    if not pairs:
-        return [tabulate(drafts, builder.source, builder.kind, max_chars)]
+    if builder.kind == "preference" or not pairs:
+        return [tabulate(drafts, builder.source, builder.kind, max_chars, prompt_hashes)]
     others = [draft for draft in drafts if draft.chosen is None]
-    made = [tabulate(others, builder.source, builder.kind, max_chars)] if others else []
-    return [*made, tabulate(pairs, builder.source, "preference", max_chars)]
+    made = [tabulate(others, builder.source, builder.kind, max_chars, prompt_hashes)] if others else []
+    return [*made, tabulate(pairs, builder.source, "preference", max_chars, prompt_hashes)]
 
 
 def _write(

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from aya_data.core.logical import BLOCK, block_digest, joined_digest
 from aya_data.core.row import ROW
-from aya_data.core.store import Output, Part, Store
+from aya_data.core.store import LEVEL, Output, Part, Store
 from aya_data.engine.judging import SCORE, TAG
 from aya_data.engine.keying import Keys, with_keys
 from aya_data.engine.shape import released, shape
@@ -58,18 +58,11 @@ def scatter(
 
 def _annotated(table: pa.Table, facts: pa.Table) -> pa.Table:
     """Fill ``tags``, ``scores`` and ``n_tokens`` from what the filters said, beside what the rows came with."""
-    columns = {}
+    columns: dict[str, pa.Array | pa.ChunkedArray] = {}
     for prefix, name in ((TAG, "tags"), (SCORE, "scores")):
-        given = sorted(c for c in facts.column_names if c.startswith(prefix))
-        names = [c.removeprefix(prefix) for c in given]
-        values = [facts[c].to_pylist() for c in given]
-        pairs = [
-            [(n, v) for n, v in zip(names, row, strict=True) if v is not None] for row in zip(*values, strict=True)
-        ] or [[] for _ in range(table.num_rows)]
+        columns[name] = _pairs(facts, prefix, ROW.field(name).type)
         if table[name].null_count < table.num_rows:
-            own = table[name].to_pylist()
-            pairs = [sorted({**dict(came or ()), **dict(said)}.items()) for came, said in zip(own, pairs, strict=True)]
-        columns[name] = pa.array(pairs, ROW.field(name).type)
+            columns[name] = _joined(table[name], columns[name])
     tokens = f"{SCORE}n_tokens"
     if tokens in facts.column_names:
         columns["n_tokens"] = pc.cast(facts[tokens], pa.int32())
@@ -77,6 +70,27 @@ def _annotated(table: pa.Table, facts: pa.Table) -> pa.Table:
     for name, column in columns.items():
         table = table.set_column(ROW.names.index(name), ROW.field(name), column)
     return table.cast(ROW)
+
+
+def _pairs(facts: pa.Table, prefix: str, kind: pa.MapType) -> pa.Array:
+    """Return a map of the columns whose names begin with ``prefix``, without what is null."""
+    given = sorted(name for name in facts.column_names if name.startswith(prefix))
+    rows = facts.num_rows
+    values = (
+        pa.concat_arrays([facts[name].combine_chunks() for name in given]) if given else pa.nulls(0, kind.item_type)
+    )
+    valid = pc.is_valid(values).to_numpy(zero_copy_only=False).reshape(len(given), rows).T
+    row, column = np.nonzero(valid)
+    ends = pa.array(np.concatenate([[0], np.cumsum(valid.sum(axis=1))]).astype(np.int32))
+    names = pa.array([name.removeprefix(prefix) for name in given], pa.string())
+    found = values.take(pa.array(column * rows + row))
+    return pa.MapArray.from_arrays(ends, names.take(pa.array(column)), found.cast(kind.item_type))
+
+
+def _joined(came: pa.ChunkedArray, said: pa.Array) -> pa.Array:
+    """Join maps row by row; where both have a name, what was said later counts."""
+    pairs = zip(came.to_pylist(), said.to_pylist(), strict=True)
+    return pa.array([sorted({**dict(one or ()), **dict(other or ())}.items()) for one, other in pairs], said.type)
 
 
 def gather(
@@ -97,7 +111,7 @@ def _gather(
     groups: dict[tuple[str, ...], int] = {}
     terms: set[str] = set()
     chars, tokens = 0, None
-    with output.part("shard", released(kind, with_tools)) as writer:
+    with output.part("shard", released(kind, with_tools), LEVEL) as writer:
         for block in blocks:
             table = _ordered([_opened(store, part).read_row_group(group) for part, group in block])
             rows = shape(table, kind, with_tools)

@@ -35,6 +35,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from aya_data.text import fasttext_file
+from aya_data.text.columns import buffers
 from aya_data.text.fasttext_file import FastTextFile
 
 __all__ = ["Kernel"]
@@ -143,7 +144,7 @@ class Kernel:
         self._spare.clear()
 
     def _predict(self, chunk: pa.Array, threshold: np.float32, labels: Array, scores: Array) -> None:
-        data, offsets = _buffers(chunk)
+        data, offsets = buffers(chunk)
         longest = int(np.diff(offsets).max())
         try:
             scratch = self._spare.pop()
@@ -154,19 +155,6 @@ class Kernel:
         self._compiled.predict(data, offsets, threshold, labels, scores, self._shape, *self._tables, *scratch)
         if longest < LONG:
             self._spare.append(scratch)
-
-
-def _buffers(chunk: pa.Array) -> tuple[Array, Array]:
-    """Return the bytes and int64[n + 1] offsets of a column of strings; nulls are empty."""
-    if not (pa.types.is_string(chunk.type) or pa.types.is_large_string(chunk.type)):
-        chunk = chunk.cast(pa.large_string())
-    if chunk.null_count:
-        chunk = chunk.fill_null("")
-    _, places, data = chunk.buffers()
-    kind = np.int32 if pa.types.is_string(chunk.type) else np.int64
-    offsets = np.frombuffer(places, kind)[chunk.offset : chunk.offset + len(chunk) + 1].astype(np.int64)
-    found = np.frombuffer(data, np.uint8) if data is not None and data.size else np.zeros(1, np.uint8)
-    return found, offsets
 
 
 def _tables(file: FastTextFile) -> tuple[Shape, Tables]:

@@ -71,7 +71,8 @@ class Tables:
     ``longer`` (int32[rows, 5]: how many characters, and they). ``kind`` uint8, of folded characters. ``order`` uint8:
     the canonical combining class at the end of its NFKC form. ``base`` int32: the last character of class 0 in it.
     ``second`` bool: whether it may compose with what stands before; ``pairs`` uint64, sorted: base << 32 | second,
-    of those that do (hangul jamo are left out).
+    of those that do (hangul jamo are left out). ``tail`` uint8: the canonical combining class at the end of its full
+    decomposition: a mark of a lower class, but for 0, would stand before that.
     """
 
     folded: npt.NDArray[np.int32]
@@ -81,6 +82,7 @@ class Tables:
     base: npt.NDArray[np.int32]
     second: npt.NDArray[np.bool_]
     pairs: npt.NDArray[np.uint64]
+    tail: npt.NDArray[np.uint8]
 
 
 def fold(text: str) -> str:
@@ -110,8 +112,10 @@ def tables() -> Tables:
     base = folded.copy()
     kind = np.zeros(LIMIT, np.uint8)
     order = np.zeros(LIMIT, np.uint8)
+    tail = np.zeros(LIMIT, np.uint8)
     longer: list[list[int]] = []
     normalize, combining, category = unicodedata.normalize, unicodedata.combining, unicodedata.category
+    decomposition = unicodedata.decomposition
     passed = np.zeros(LIMIT, np.bool_)
     for first, last in (*PLAIN, *ABSENT):
         passed[first : last + 1] = True
@@ -125,6 +129,9 @@ def tables() -> Tables:
         kind[point] = kind_of(character)
         normal = normalize("NFKC", character)
         order[point] = combining(normal[-1])
+        tail[point] = order[point]
+        if not order[point] and decomposition(normal[-1]):
+            tail[point] = combining(normalize("NFD", normal[-1])[-1])
         if normal != character and (combining(normal[0]) or ord(normal[0]) in seconds):
             folded[point] = -1
             continue
@@ -148,6 +155,7 @@ def tables() -> Tables:
         base,
         second,
         np.array(sorted(pairs), np.uint64),
+        tail,
     )
 
 

@@ -38,10 +38,10 @@ import numpy as np
 import numpy.typing as npt
 
 from aya_data.core.errors import BuildError, HubUnreachable, InputError, NotFound
+from aya_data.text.columns import Texts
+from aya_data.text.columns import column as column_of
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from aya_data.text.fasttext_kernel import Kernel
 
 __all__ = ["LanguageModel", "ModelFile", "Predictions", "locate"]
@@ -247,12 +247,12 @@ class LanguageModel:
             raise BuildError(f"the language model {path} cannot be loaded: {error}") from error
         return LanguageModel(file, binding)
 
-    def predict(self, texts: Sequence[str] | pa.Array | pa.ChunkedArray, k: int = 3) -> Predictions:
+    def predict(self, texts: Texts, k: int = 3) -> Predictions:
         """Return the ``k`` most probable labels of each text. Nothing raises for what a text holds.
 
         ``texts``: strings, or an Arrow column of strings, which spares a copy. Nulls count as empty.
         """
-        column = _column(texts)
+        column = column_of(texts)
         if self._kernel is None and self._read <= ENOUGH:
             self._read += column.nbytes
             if self._read > ENOUGH:
@@ -292,18 +292,6 @@ class LanguageModel:
             return None
         cuts = [cut for text in PROBES for cut in (text, text[: len(text) // 2], text[len(text) // 2 :])]
         labels, scores = self._library(cuts, 3)
-        ours, our_scores = kernel.predict(_column(cuts), 3)
+        ours, our_scores = kernel.predict(column_of(cuts), 3)
         same = kernel.labels == self.file.labels and (labels == ours).all() and (scores == our_scores).all()
         return kernel if same else None
-
-
-def _column(texts: Sequence[str] | pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
-    """Return texts as a column; lone surrogates, which UTF-8 has no bytes for, as question marks."""
-    import pyarrow as pa
-
-    if isinstance(texts, pa.Array | pa.ChunkedArray):
-        return texts
-    try:
-        return pa.array(texts, pa.large_string())
-    except UnicodeEncodeError:
-        return pa.array([text.encode("utf-8", "replace").decode() for text in texts], pa.large_string())

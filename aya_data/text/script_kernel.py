@@ -1,0 +1,100 @@
+"""The kernels of :mod:`aya_data.text.script` and :mod:`aya_data.text.language_profile`: letters and words of texts."""
+
+from __future__ import annotations
+
+import numba as nb
+
+from aya_data.text.kernel import inner_kernel, kernel
+
+__all__ = ["count_letters", "count_words"]
+
+MULTIPLIER, MIX = nb.uint64(0x9E3779B97F4A7C15), nb.uint64(0xC2B2AE3D27D4EB4F)
+"""As in :mod:`aya_data.text.language_profile`, which puts words into the table that is looked up here."""
+
+
+@inner_kernel
+def _point(data, at):  # type: ignore[no-untyped-def]
+    """Return the code point that begins at a byte of valid UTF-8, and where the next one does."""
+    point = nb.int64(data[at])
+    if point < 0x80:
+        return point, at + 1
+    second = nb.int64(data[at + 1]) & 0x3F
+    if point < 0xE0:
+        return (point & 0x1F) << 6 | second, at + 2
+    third = nb.int64(data[at + 2]) & 0x3F
+    if point < 0xF0:
+        return (point & 0x0F) << 12 | second << 6 | third, at + 3
+    return (point & 0x07) << 18 | second << 12 | third << 6 | (nb.int64(data[at + 3]) & 0x3F), at + 4
+
+
+@kernel
+def count_letters(data, offsets, scripts, counts):  # type: ignore[no-untyped-def]
+    """Add the characters of each text to ``counts`` int64[texts, scripts], by script number of each code point."""
+    for text in range(len(offsets) - 1):
+        at = offsets[text]
+        end = offsets[text + 1]
+        while at < end:
+            point, at = _point(data, at)
+            counts[text, scripts[point]] += 1
+
+
+@kernel
+def count_words(  # type: ignore[no-untyped-def]
+    data, offsets, limit, profiles, lowers, classes, worths, width, strange_letter, slots, probes, out
+):
+    """Write strange letters, letters, words and frequent words of the middle of each text to ``out`` int64[texts, 4].
+
+    ``limit`` characters make the middle. ``profiles`` are numbers of profiles, -1 for none: such texts are passed over.
+    """
+    shift = nb.uint64(46)
+    mask = nb.uint64(len(slots) - 1)
+    for text in range(len(offsets) - 1):
+        profile = profiles[text]
+        if profile < 0:
+            continue
+        at = offsets[text]
+        end = offsets[text + 1]
+        if end - at > limit:
+            count = 0
+            for place in range(at, end):
+                count += 1 if data[place] & 0xC0 != 0x80 else 0
+            left = (count - limit) // 2 if count > limit else 0
+            while left > 0:
+                _, at = _point(data, at)
+                left -= 1
+        base = profile * width
+        seen, strange, letters, words, frequent = 0, 0, 0, 0, 0
+        own = False
+        value, power = nb.uint64(0), nb.uint64(0)  # no word is open where the power is 0
+        while True:
+            lower = nb.int64(0)
+            if at < end and seen < limit:
+                point, at = _point(data, at)
+                seen += 1
+                lower = nb.int64(lowers[point])
+                worth = worths[base + classes[lower]]
+                if worth == strange_letter:
+                    strange += 1
+                    letters += 1
+                elif worth:
+                    letters += 1
+                if lower:
+                    if power == 0:
+                        own = worth > 0
+                        value, power = nb.uint64(0), nb.uint64(1)
+                    value += nb.uint64(lower) * power
+                    power *= MULTIPLIER
+                    continue
+            elif power == 0:
+                break
+            if power and own:
+                words += 1
+                key = (value ^ (nb.uint64(profile + 1) * MIX)) * MULTIPLIER
+                key = (key ^ key >> nb.uint64(29)) * MIX | nb.uint64(1)
+                slot = key >> shift
+                for probe in range(probes):
+                    if slots[(slot + nb.uint64(probe)) & mask] == key:
+                        frequent += 1
+                        break
+            power = nb.uint64(0)
+        out[text, 0], out[text, 1], out[text, 2], out[text, 3] = strange, letters, words, frequent
