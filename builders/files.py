@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
@@ -75,7 +75,9 @@ class FilesSettings(MappingSettings):
         "dropped entry of the ledger.",
     )
 
-    @field_validator("path", mode="before")
+    @field_validator(
+        "path", mode="before", json_schema_input_type=str | Annotated[tuple[str, ...], Field(min_length=1)]
+    )
     @classmethod
     def _one_or_more(cls, value: Any) -> Any:
         value = [value] if isinstance(value, str) else value

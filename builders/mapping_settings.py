@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from aya_data.core.errors import InputError
 from aya_data.core.row import ORIGINS
@@ -14,6 +14,7 @@ from aya_data.core.settings import (
     PathPattern,
     Settings,
     TermsFrom,
+    also,
     wrong,
 )
 
@@ -22,6 +23,8 @@ __all__ = ["Columns", "LabelFrom", "MappingSettings", "OriginFrom", "ValueFrom",
 
 class ValueFrom(Settings):
     """Where a value comes from. A text alone is a column, or a path such as ``outputs[0].text``."""
+
+    model_config = ConfigDict(json_schema_extra=also({"type": "string"}))
 
     column: str | None = Field(
         None, description="A column, or a path into one: a.b, a[0], a[*].b. A column of that very "
@@ -51,6 +54,8 @@ class ValueFrom(Settings):
 class LabelFrom(Settings):
     """Where a label of a row comes from. A text alone is the constant."""
 
+    model_config = ConfigDict(json_schema_extra=also({"type": "string"}))
+
     column: str | None = Field(None, description="The column, or the path, with the label.")
     constant: str | None = Field(None, description="One label for every row.")
     path: PathPattern | None = Field(
@@ -76,6 +81,8 @@ Origin = Literal["human", "human_edited", "templated", "translated", "generated"
 
 class OriginFrom(Settings):
     """How the texts came to be. A text alone holds for every row."""
+
+    model_config = ConfigDict(json_schema_extra=also({"type": "string", "enum": list(ORIGINS)}))
 
     constant: Origin | None = Field(None, description="The origin of every row.")
     column: str | None = Field(None, description="The column that tells it.")

@@ -170,7 +170,8 @@ CREATE TABLE shape.completions (
     length DOUBLE,            -- characters, relative to an ordinary answer in that language
     digest VARCHAR,           -- equal for answers that say the same
     penalties VARCHAR[],      -- what comes before any score
-    score DOUBLE              -- of all arbiters together
+    score DOUBLE,             -- of all arbiters together
+    disagreement DOUBLE       -- standard deviation of what several arbiters say, in units of their spread
 );
 
 CREATE TABLE shape.scores (

@@ -38,6 +38,7 @@ from aya_data.engine.run import Build, run
 from aya_data.filters import FILTERS
 
 __all__ = [
+    "ASKING",
     "FULL",
     "SMALL",
     "Record",
@@ -72,12 +73,16 @@ policy: research
 sources:
   a: {builder: toy, folder: data}
   b: {builder: echo, from: a, take: 9}
-  c: {builder: ask, from: a, take: 8}
 filters: [license, {length: {min_chars: 5}}, exact_dedup]
-mix: {budget: {rows: 40}, weights: {a: 60, b: 25, c: rest}}
+mix: {budget: {rows: 40}, weights: {a: 60, b: rest}}
 release: {validation: 0.1}
 """
 """A build of every kind of stage but a measure, in half a second."""
+
+ASKING = SMALL.replace("filters:", "  c: {builder: ask, from: a, take: 8}\nfilters:").replace(
+    "b: rest", "b: 25, c: rest"
+)
+"""The same with a source that asks a voice."""
 
 FULL = SMALL.replace("exact_dedup]", "{language_id: {min_confidence: 0.5}}, exact_dedup]")
 """The same with a measure."""

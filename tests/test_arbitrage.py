@@ -337,3 +337,46 @@ def test_people_review_the_prompts_whose_answers_diverge(folder: Path) -> None:
     sheet.write_text("".join(json.dumps(line) + "\n" for line in lines))
     with pytest.raises(InputError, match=r"sheet.jsonl:1.*nobody gave"):
         build(folder, body + REVIEW.replace("WITH", "{kind: human, verdicts: [sheet.jsonl]}"))
+
+
+def test_a_setting_of_a_teacher_reaches_all_that_depends_on_it(folder: Path) -> None:
+    """What a workspace remembers never makes another release than a fresh one."""
+    build(folder, f"{FOUR}\nrouting: reward\n{PAIRS}")
+    other = FOUR.replace("short: {", "short: {family: house, ").replace("long: {", "long: {model: gemma-2-9b, ")
+    again = build(folder, f"{other}\nrouting: reward\n{PAIRS}")
+    fresh = build(folder, f"{other}\nrouting: reward\n{PAIRS}", "fresh")
+    assert builds.tree(again.result.path) == builds.tree(fresh.result.path)
+    assert ("house",) in sql(again, "SELECT DISTINCT family FROM completions")
+    for row in rows(again).iter_rows(named=True):
+        assert (row["provenance"]["teacher"] == "gemma-2-9b") == ("gemma" in row["terms"])
+
+
+def test_a_verdict_on_some_of_the_answers_decides_nothing(folder: Path) -> None:
+    body = f"{FOUR}\nrouting: reward\n"
+    done = build(folder, body + REVIEW.replace("WITH", "human"))
+    before = sorted(str(m) for m in rows(done)["messages"].to_list())
+    made = api.plan(folder / "duel.yaml", workspace=folder / "workspace")
+    sheet = folder / "sheet.jsonl"
+    api.review_sheet(made, sheet, folder / "workspace")
+    lines = [json.loads(line) for line in sheet.read_text().splitlines()]
+    worst = next(line for line in lines if line["text"] == BESIDE)
+    worst["score"] = 1
+    sheet.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    judged = build(folder, body + REVIEW.replace("WITH", "{kind: human, verdicts: [sheet.jsonl]}"))
+    assert sorted(str(m) for m in rows(judged)["messages"].to_list()) == before
+    assert sql(judged, "SELECT count(*) FROM scores WHERE arbiter = 'review' AND score IS NOT NULL") == [(1,)]
+
+
+def test_what_was_asked_again_leaves_no_trace(folder: Path) -> None:
+    """A server that stumbles makes no other release."""
+
+    def stumbling(body: dict[str, Any], before: int) -> Reply | None:
+        return Reply.error(500) if before == 0 and body["seed"] % 3 == 0 else None
+
+    paths = []
+    for number, script in enumerate((stumbling, None)):
+        with Served(Echo(script)) as server:
+            body = f"{served(server.base_url, 'long', revision='x')}\nrouting: reward"
+            paths.append(build(folder, body, f"w{number}").result.path)
+    one, other = (json.loads((path / "aya.lock").read_bytes())["generation"] for path in paths)
+    assert one == other

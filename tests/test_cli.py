@@ -56,7 +56,7 @@ def test_help_is_as_recorded(command: str) -> None:
 
 
 def test_build_prints_one_object_and_keeps_progress_off_stdout(built: dict[str, Any], workspace: Path) -> None:
-    assert list(built) == ["name", "version", "path", "rows", "digest", "seconds", "stages"]
+    assert list(built) == ["name", "version", "path", "rows", "digest", "seconds", "stages", "asked"]
     counts = {"rows_in", "created", "rows_out", "dropped", "merged", "not_sampled", "consumed"}
     for stage in built["stages"]:
         assert {"name", "key", "cached", "seconds", *counts} == set(stage)

@@ -19,7 +19,7 @@ from tests.builds import Record
 
 def spec(folder: Path, records: list[Record] | None = None, **settings: Any) -> Path:
     given = ", ".join(f"{name}: {json.dumps(value)}" for name, value in {"take": 8, **settings}.items())
-    text = builds.SMALL.replace("from: a, take: 8}", f"from: a, {given}}}")
+    text = builds.ASKING.replace("from: a, take: 8}", f"from: a, {given}}}")
     assert given in text
     return builds.spec(folder, text, records)
 

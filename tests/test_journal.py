@@ -164,7 +164,8 @@ def test_the_digest_sees_every_field(one: Answer, name: str) -> None:
             journal = Journal(Path(folder), voice)
             journal.append([given_])
             said.add(journal.load().digest([one.key]))
-    assert len(said) == 2
+    # How often it was asked is no part of the answer.
+    assert len(said) == (1 if name == "attempts" else 2)
 
 
 def test_an_empty_journal(tmp_path: Path, journal: Journal) -> None:

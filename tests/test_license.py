@@ -461,6 +461,37 @@ def test_what_a_model_brings_along(model: str, wanted: tuple[str, ...]) -> None:
     assert terms_of_model(model) == wanted
 
 
+@pytest.mark.parametrize(
+    ("path", "wanted"),
+    [
+        ("google/gemma-2-9b/", ("gemma",)),
+        (
+            "~/.cache/huggingface/hub/models--google--gemma-2-9b/snapshots/33c193028431c2fde6c6e51f29e6f17b60cbfac6",
+            ("gemma",),
+        ),
+        (r"C:\models\gemma-2", ("gemma",)),
+        ("../models/Gemma-2-9b-it/final", ("gemma",)),
+        ("/models/Meta-Llama-3-8B-Instruct/", ("llama3-community",)),
+        ("/models/CohereLabs/tiny/", ("cohere-c4ai",)),
+        ("hub/models--CohereLabs--tiny/snapshots/abc", ("cohere-c4ai",)),
+        ("Qwen2.5-72B-Instruct", ("qwen",)),
+        ("/models/qwen2.5-72b/checkpoint-500", ("qwen",)),
+        ("openrouter/openai/gpt-4o", ("openai-tou",)),
+        # Folders that only look like models.
+        ("Qwen2.5-7B-Instruct", ()),
+        ("/home/aya-project/models/mistral-7b", ()),
+        ("/data/aya-2026/command-line/gemma-runs/mistral-7b", ()),
+        ("/runs/o1/gpt-4-prompts/davinci-2/mistral-7b", ()),
+        ("aya-data/models/mistral-7b", ()),
+        ("hub/models--openai--gpt-oss-20b/snapshots/abc", ()),
+        ("/", ()),
+        ("", ()),
+    ],
+)
+def test_terms_of_a_model_in_a_folder(path: str, wanted: tuple[str, ...]) -> None:
+    assert terms_of_model(path) == wanted
+
+
 # ------------------------------------------------------------------ policies
 @pytest.mark.parametrize(
     ("text", "with_terms", "adapted", "commercial", "research"),

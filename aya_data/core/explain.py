@@ -83,7 +83,7 @@ def _source_text(steps: Sequence[str], registry: Registry) -> str:
     for name in sorted(registry.builtin("builder")):
         model = registry.settings("builder", name)
         known.update(fields_of(model))
-        if field_at(model, steps) is not None:
+        if _reached(model, steps) is not None:
             texts.append(_inside(f"builder {name}", model, steps))
     if not texts:
         raise NotFound("key of a source", ".".join(steps), known)
@@ -95,17 +95,31 @@ def _inside(prefix: str, model: type[BaseModel], steps: Sequence[str], about: st
     if not steps:
         return _model_text(prefix, model, about)
     joint = "." if prefix and " " not in prefix else ": " if prefix else ""
+    found = _reached(model, steps)
+    if found is None:
+        length = next(n for n in range(1, len(steps) + 1) if _reached(model, steps[:n]) is None)
+        before = _reached(model, steps[: length - 1])
+        walked = before[0] if before is not None else []
+        known = {k for inner in models_at(model, walked) for k in fields_of(inner)}
+        raise NotFound(f"key of {'.'.join(walked) or prefix or 'the spec'}", steps[length - 1], known)
+    return _field_text(f"{prefix}{joint}{'.'.join(found[0])}", found[1])
+
+
+def _reached(model: type[BaseModel], steps: Sequence[str]) -> tuple[list[str], FieldInfo] | None:
+    """Return the whole path to the field at ``steps``, and the field; None where there is no such key.
+
+    An item of a list or mapping may be left out: mix.caps.rows is mix.caps.*.rows.
+    """
     found: FieldInfo | None = None
     walked: list[str] = []
     for step in steps:
-        # An item of a list or mapping may be left out: mix.caps.rows is mix.caps.*.rows.
-        tries = ([*walked, step], [*walked, "*", step])
-        walked, found = next(((t, f) for t in tries if (f := field_at(model, t)) is not None), (walked, None))
-        if found is None:
-            known = {k for inner in models_at(model, walked) for k in fields_of(inner)}
-            raise NotFound(f"key of {'.'.join(walked) or prefix or 'the spec'}", step, known)
-    assert found is not None
-    return _field_text(f"{prefix}{joint}{'.'.join(walked)}", found)
+        # A name in a mapping may be any text, so the keys of its items come first.
+        tries = ([*walked, "*", step], [*walked, step])
+        reached = next(((path, field) for path in tries if (field := field_at(model, path)) is not None), None)
+        if reached is None:
+            return None
+        walked, found = reached
+    return None if found is None else (walked, found)
 
 
 def _about(registry: Registry, kind: str, name: str) -> str | None:

@@ -135,6 +135,10 @@ class Voice(abc.ABC):
         """Stated price of a million prompt tokens and of a million completion tokens, in one currency; or None."""
         return None
 
+    def check(self) -> None:  # noqa: B027 (most have nothing that only this machine can tell)
+        """Raise :class:`~aya_data.core.errors.InputError` for what would stop every request here, such as a key that is
+        not in the environment. Called before anybody is asked."""
+
     @abc.abstractmethod
     def session(self, place: Place) -> AbstractContextManager[Session]:
         """Make it ready to be asked. Leaving the block frees all that it holds, processes and memory included."""
@@ -169,8 +173,9 @@ class Step:
     * ``part``: a pure function of the tables of one part. Makes a table of any schema for every part.
     * ``whole``: a pure function of the tables of all parts. Makes one table, which later steps of all parts see.
 
-    ``inputs`` are names of earlier steps; the prompts are always there. ``code`` names the modules that the result
-    depends on beside the builder's own, ``identity`` is the JSON of the settings that it depends on.
+    ``inputs`` are names of earlier steps; the prompts are always there. ``code`` names all modules that
+    the result depends on, where those are not the builder's own; ``identity`` is the JSON of the settings that it
+    depends on.
     """
 
     name: str
@@ -258,6 +263,5 @@ def answers_schema() -> pa.Schema:
             pa.field("prompt_tokens", pa.int32()),
             pa.field("completion_tokens", pa.int32()),
             pa.field("reason", pa.string()),
-            pa.field("attempts", pa.int32()),
         ]
     )

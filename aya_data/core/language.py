@@ -53,6 +53,7 @@ from aya_data.core.language_labels import (
     find,
     find_code,
     macro_of,
+    says_script,
     settle,
 )
 
@@ -73,6 +74,7 @@ __all__ = [
     "parse",
     "resolve",
     "same_language",
+    "scope",
 ]
 
 LANGUAGE_SETS = (
@@ -188,6 +190,19 @@ def parse(label: str) -> Variety:
     if reason and reason != UNKNOWN:
         remedy = f"{reason[0].upper()}{reason[1:]}. {remedy}"
     raise NotFound("language", label, sorted(set(known)), remedy)
+
+
+@lru_cache(maxsize=65536)
+def scope(label: str) -> tuple[str, str | None]:
+    """Return what a label selects: a language, and a script where the label says one; None for any script.
+
+    ``zho`` and ``Chinese`` are Chinese in every script, ``zho_Hans``, ``zh-Hans``, ``zh-CN`` and ``Simplified
+    Chinese`` only in Hans. A region says a script where the language's regions differ in it; ``pt-BR`` is Portuguese.
+    A label that cannot be resolved is ``und`` in any script.
+    """
+    variety = resolve(label).variety
+    found = find(label.strip()) if variety != UND else ""
+    return variety.language, variety.script if isinstance(found, Found) and says_script(found) else None
 
 
 @cache

@@ -20,6 +20,7 @@ __all__ = [
     "find",
     "find_code",
     "macro_of",
+    "says_script",
     "settle",
 ]
 
@@ -51,6 +52,7 @@ _REGION_SCRIPTS = {
     ("kaz", "CN"): "Arab",
     ("kir", "CN"): "Arab",
 }
+_BY_REGION = frozenset(language for language, _ in _REGION_SCRIPTS)
 _REGION_LANGUAGES = {("fas", "AF"): "prs"}
 
 # Script codes for styles of a script, or for scripts in combination, that mean nothing for text.
@@ -278,6 +280,17 @@ def _script_of(text: str) -> str:
     """Return the script that a word or code names, empty if none."""
     words = [word for word in _words(text) if word.lower() not in _FILLER]
     return tables.script_keys().get(tables.squash(" ".join(words)), "")
+
+
+def says_script(found: Found) -> bool:
+    """Tell whether a label gave a script, by itself or by its region.
+
+    A region counts for a language whose regions differ in script: ``zh-CN`` says Hans as ``zh-TW`` says Hant, while
+    ``pt-BR`` says nothing.
+    """
+    if found.script:
+        return _SCRIPT_STYLES.get(found.script, found.script) not in _NO_SCRIPT
+    return found.language in _BY_REGION and any(note.startswith("region ") for note in found.notes)
 
 
 def settle(found: Found, said: str | None) -> Found:

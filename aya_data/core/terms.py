@@ -7,6 +7,7 @@ them, with the model names that they belong to.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -31,6 +32,15 @@ Effect = Literal[
     "no-redistribution",
 ]
 EFFECTS: Final[tuple[Effect, ...]] = get_args(Effect)
+
+_SERVICES: Final = frozenset(
+    {"openai-tou", "anthropic-tos", "google-gemini", "google-translate", "deepl", "azure-translate", "cohere-tou"}
+)
+"""Terms of what nobody has in a folder."""
+_OWN: Final = re.compile(r"(?:^|/)(?:gpt-oss|aya-data)")
+"""Names that look like others' and are not: open weights under a licence alone, and this package."""
+_VERSION: Final = re.compile(r"(?<![0-9.])[0-9]{1,3}(?:\.[0-9]+)?b?(?![0-9])")
+"""A version or a number of parameters; a year is neither."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,20 +87,39 @@ def terms(name: str) -> Terms:
 def terms_of_model(model: str) -> tuple[str, ...]:
     """Return the ids of the terms that text made with ``model`` carries, sorted.
 
-    Matches the whole name, case aside, with or without its organisation (``nllb-200-3.3B``,
-    ``facebook/nllb-200-3.3B``). A model that no pattern matches gives none: its licence is then
-    for the spec to state.
+    Matches the name, case aside, with or without its organisation (``nllb-200-3.3B``,
+    ``facebook/nllb-200-3.3B``), and the folders of a path, of the Hub's cache too
+    (``models--google--gemma-2-9b/snapshots/…``). A folder that others lie in counts only as the name
+    of weights with a version or size, so ``command-line/`` is none. A model that no pattern matches
+    gives none: its licence is then for the spec to state.
     """
-    full = model.strip().casefold()
-    names = {full, full.rpartition("/")[2]}
-    if any(name.startswith(("gpt-oss", "aya-data")) for name in names):
-        return ()
+    names, folders = _names(model)
     return tuple(
         sorted(
             row.id
             for row in terms_table().values()
-            if any(fnmatchcase(name, pattern) for name in names for pattern in row.models)
+            if _any_matches(names, row) or (row.id not in _SERVICES and _any_matches(folders, row))
         )
+    )
+
+
+def _names(model: str) -> tuple[list[str], list[str]]:
+    """Return what ``model`` may be called: by its last parts, and by the folders around them."""
+    parts = [part for part in re.split(r"[/\\]+", model.strip().casefold()) if part not in ("", ".")]
+    names = [*parts[-1:], "/".join(parts[-2:])]
+    folders = [part for part in parts[:-1] if _VERSION.search(part)]
+    for part in parts:
+        if part.startswith("models--"):
+            # The Hub's cache: models--organisation--name.
+            names += [part.split("--")[-1], "/".join(part.split("--")[1:])]
+    named, around = ([name for name in found if not _OWN.search(name)] for found in (names, folders))
+    return named, around
+
+
+def _any_matches(names: Iterable[str], row: Terms) -> bool:
+    # A star would take what follows a slash for the rest of a name.
+    return any(
+        fnmatchcase(name, pattern) for name in names for pattern in row.models if ("/" in name) == ("/" in pattern)
     )
 
 

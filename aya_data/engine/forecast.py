@@ -56,7 +56,7 @@ def forecast(run: Running, stages: Mapping[str, Callable[[Running, Stage], Count
     ``run`` has an executor that computes nothing (:class:`Peek`), or one that computes what is free.
     """
     found: list[Expectation] = []
-    blocked = False
+    blocked = lacking = False
     for stage in run.plan.stages:
         run.stage, run.cached, run.seconds = stage, True, None
         if stage.kind in ("sample", "shards", "release"):
@@ -65,9 +65,12 @@ def forecast(run: Running, stages: Mapping[str, Callable[[Running, Stage], Count
             found.append(_expected(run, stage, blocked))
             if found[-1].missing == 0 and found[-1].exact:
                 _try(stages, run, stage)
-        elif not blocked and not (_ready(run, stage) and _try(stages, run, stage)):
-            # What a source lacks keeps its own later steps waiting; then all that comes after its rows.
-            blocked = stage.kind not in ("part", "whole")
+        elif stage.kind in ("part", "whole", "make"):
+            # What a source lacks keeps its own later steps waiting, and all that comes after its rows.
+            if not blocked and not (_ready(run, stage) and _try(stages, run, stage)):
+                lacking |= stage.kind == "make"
+        elif not blocked:
+            blocked = (lacking and stage.kind != "prompts") or not _try(stages, run, stage)
     return found
 
 

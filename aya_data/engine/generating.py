@@ -135,6 +135,7 @@ def ask(run: Running, stage: Stage) -> Counts:
         run.cached = False
         expected = _expectation(run, stage, voice, journal, listed, wanted, len(keys))
         run.events("asks", **expected.as_dict())
+        _check(run, stage)
         inputs = inputs_of(generation, step)
         affected = [tables for tables, column in zip(inputs, columns, strict=True) if not wanted.isdisjoint(column)]
 
@@ -168,6 +169,26 @@ def ask(run: Running, stage: Stage) -> Counts:
     }
     run.events("asked", name=stage.name, of=len(keys), asked=len(wanted), failed=failed)
     return {}
+
+
+def _check(run: Running, stage: Stage) -> None:
+    """Before anybody is paid, let every voice of the source that will be asked say what stands in the way."""
+    source, builder, _, generation = _step(run, stage)
+    for other in run.plan.stages:
+        if other.kind != "ask" or other.source != stage.source or other.step in generation.voices:
+            continue
+        step = next(step for step in builder.steps() if step.name == other.step)
+        voice = builder.voice(step.name)
+        journal = Journal(run.workspace.journal, voice_key(voice), voice.identity())
+        index = journal.load()
+        if all(name in generation.wholes or all(name in tables for tables in generation.parts) for name in step.inputs):
+            listed = list_requests(run, other, source, builder, step, generation)
+            keys = sorted({key for part in listed for key in run.store.read(part, ["key"])["key"].to_pylist()})
+            missing = bool(asking.demand(index, keys).open(builder.max_failed))
+        else:
+            missing = not len(index)
+        if missing:
+            voice.check()
 
 
 def _expectation(

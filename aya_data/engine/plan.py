@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from aya_data.core.errors import InputError
-from aya_data.core.generation import PROMPTS, GeneratingBuilder, Step
+from aya_data.core.generation import PROMPTS, GeneratingBuilder, Step, voice_key
 from aya_data.core.identity import canonical, digest
 from aya_data.core.license import policy
 from aya_data.core.spec import FilterUse, Spec
@@ -254,7 +254,8 @@ def _asking_stages(
     keys = {PROMPTS: key}
     for step in builder.steps():
         keys[step.name] = digest(
-            "step", engine_code("steps"), step_code(source, step), step.kind, canonical(step.identity),
+            "step", engine_code("steps"), step_code(source, step), step.name, step.kind, canonical(step.identity),
+            voice_key(builder.voice(step.name)) if step.kind == "ask" else "",
             *(keys[name] for name in (PROMPTS, *step.inputs)),
         )  # fmt: skip
         title, _, rest = step.name.partition("/")
@@ -263,7 +264,7 @@ def _asking_stages(
 
 
 def step_code(source: PlannedSource, step: Step) -> str:
-    """The code key of a step: of the modules that it names, or of the builder."""
+    """The code key of a step: of the modules that it names alone, or of the builder."""
     return code_key(step.code, source.builder.libraries) if step.code else source.code
 
 

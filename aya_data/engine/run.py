@@ -90,7 +90,7 @@ def run(
                 state.events("counted", name=name, cached=state.cached, seconds=share, **counted)
                 if missing := ledger.balance(counted):
                     raise AssertionError(f"stage {name} broke the law of the ledger by {missing}: {counted}")
-            if stage.kind == "sample":
+            if stage.kind == "sample" or (index + 1 < total and state.plan.stages[index + 1].kind == "ask"):
                 state.note()
         state.note()
         assert state.result is not None

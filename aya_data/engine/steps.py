@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from aya_data.core.generation import PROMPTS, GeneratingBuilder, answers_schema
-from aya_data.core.journal import Journal
+from aya_data.core.journal import Index, Journal
 from aya_data.core.store import Output, Part, Store
 from aya_data.engine.keying import Keys
 from aya_data.engine.reading import chosen_parents, write_batches
@@ -84,12 +84,23 @@ def enumerate_requests(
 def collect(store: Store, output: Output, *, requests: Part, journal: Path, voice: str) -> Outcome:
     """Write the answers to the requests of one part, from the journal. Facts: how many failed, and tokens."""
     asked = store.read(requests, ["row", "tag", "key"]).sort_by([("row", "ascending"), ("tag", "ascending")])
-    found = Journal(journal, voice).load().take(asked["key"].to_pylist())
+    found = _index(journal, voice).take(asked["key"].to_pylist())
     columns = {name: asked[name] if name in asked.column_names else found[name] for name in answers_schema().names}
     table = pa.table(columns).cast(answers_schema())
     output.write("table", table)
     failed = sum(finish == "failed" for finish in table["finish"].to_pylist())
     return {}, {"answers": table.num_rows, "failed": failed}
+
+
+_INDICES: dict[tuple[Path, str], Index] = {}
+"""The index of the journal that this process read last: a part finds there what the part before it found."""
+
+
+def _index(journal: Path, voice: str) -> Index:
+    known = _INDICES.get((journal, voice))
+    _INDICES.clear()
+    found = _INDICES[journal, voice] = Journal(journal, voice).load(known)
+    return found
 
 
 def part(store: Store, output: Output, *, builder: GeneratingBuilder, step: str, tables: Tables) -> Outcome:

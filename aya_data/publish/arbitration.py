@@ -135,6 +135,12 @@ def _first(report: Report, comparisons: Sequence[Report]) -> list[str]:
                 f"The arbiter {_code(row['arbiter'])} ranks its own family, {_code(row['family'])}, high "
                 f"({_interval(row['excess'])} standard deviations); whether for its quality, this release cannot tell."
             )
+    for arbiter, counts in sorted((report.get("unread") or {}).items()):
+        if any(counts.values()):
+            lines.append(
+                f"Of the judge {_code(arbiter)} {counts.get('parse_failures', 0):,} verdicts could not be read and "
+                f"{counts.get('unanswered', 0):,} never came: they count for nothing."
+            )
     if not any(row["finding"] in ("found", "possible") for part in SECTIONS for row in bias[part]):
         lines.append("No inclination of the arbiter to length, position or its own family was found.")
     return lines

@@ -258,7 +258,7 @@ def _voices(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
     for voice in manifest.get("voices", ()):
         identity = voice["identity"]
         model = str(identity.get("model") or voice["step"].partition("/")[2])
-        revision = next((str(identity[name]) for name in ("revision", "digest", "answers") if identity.get(name)), "")
+        revision = next((str(identity[name]) for name in ("revision", "digest", "recording") if identity.get(name)), "")
         rows.append({**voice, "model": model[:80], "revision": revision[:40]})
     return rows
 

@@ -17,21 +17,22 @@ from aya_data.builders.arbitrage.learning import learn, picked
 from aya_data.builders.arbitrage.pairs import pairs
 from aya_data.builders.arbitrage.ranking import combine, norms
 from aya_data.builders.arbitrage.routing import Contender, assignments, route, second
-from aya_data.builders.arbitrage.rows import drafts
+from aya_data.builders.arbitrage.rows import Author, drafts
 from aya_data.builders.arbitrage.scoring import add_scores, described
 from aya_data.builders.arbitrage.settings import ArbitrageSettings
 from aya_data.builders.arbitrage.tables import COMPLETIONS, SCORE
 from aya_data.builders.arbitrage.teacher import TeacherSettings, sample_seed, with_system
 from aya_data.builders.arbitrage.teachers import make_voice, samples_of
 from aya_data.builders.arbitrage.translated import STAGES, Translated, TranslatedSettings
+from aya_data.core.errors import WrongSetting
 from aya_data.core.generation import PROMPTS, Asked, GeneratingBuilder, Request, Step, Voice, request_key, voice_key
 from aya_data.core.identity import canonical, digest
+from aya_data.core.language import resolve
 from aya_data.core.row import Kind
 from aya_data.core.stage import Batch
 
 __all__ = ["SHEET", "ArbitrageBuilder"]
 
-HERE: Final = "aya_data.builders.arbitrage"
 AGAIN: Final = "@2"
 """What the names of steps of the second round end with."""
 REVIEW: Final = "review"
@@ -78,8 +79,11 @@ class ArbitrageBuilder(GeneratingBuilder):
 
     def pins(self) -> dict[str, str]:
         """The voices, by the name of their step."""
-        voices = {step.name: self.voice(step.name) for step in self.steps() if step.kind == "ask"}
-        return {name: voice_key(voice) for name, voice in voices.items() if not name.endswith(AGAIN)}
+        try:
+            voices = {step.name: self.voice(step.name) for step in self.steps() if step.kind == "ask"}
+            return {name: voice_key(voice) for name, voice in voices.items() if not name.endswith(AGAIN)}
+        except WrongSetting as error:
+            raise error.in_source(self.source) from None
 
     def warm(self) -> None:
         """Have the kernels of the arbiters compiled, and those that compare answers."""
@@ -171,8 +175,6 @@ class ArbitrageBuilder(GeneratingBuilder):
     def _steps(self) -> list[Step]:
         routing = self.settings.routing.model_dump(mode="json")
         everybody = {one.name: one.identity for one in self.contenders}
-        scored = (f"{HERE}.scoring", *(type(one).__module__ for one in self.arbiters.values()))
-        scored += tuple(module for one in self.arbiters.values() for module in one.code)
         identities = {name: dict(one.identity()) for name, one in self.arbiters.items()}
         steps: list[Step] = []
 
@@ -195,8 +197,12 @@ class ArbitrageBuilder(GeneratingBuilder):
                     steps.append(Step(f"arbiter/{name}{again}", "ask", tuple(generated), identities[name]))
                     asked.append(steps[-1].name)
             inputs = (*generated, *asked)
-            judged = {"arbiters": identities, "divergence": self.settings.review is not None}
-            steps.append(Step(f"score{again}", "part", inputs, judged, scored))
+            judged = {
+                "arbiters": identities,
+                "divergence": self.settings.review is not None,
+                "families": self._families,
+            }
+            steps.append(Step(f"score{again}", "part", inputs, judged))
 
         asked_and_scored("", ())
         rounds = ["score"]
@@ -206,7 +212,7 @@ class ArbitrageBuilder(GeneratingBuilder):
             )
             asked_and_scored(AGAIN, ("learn",))
             rounds.append("score" + AGAIN)
-        steps.append(Step("norms", "whole", tuple(rounds), sorted(self.arbiters), (f"{HERE}.ranking",)))
+        steps.append(Step("norms", "whole", tuple(rounds), sorted(self.arbiters)))
         routed = [*rounds, "norms"]
         if self.reviewer is not None:
             routed += self._review_steps(steps, rounds)
@@ -220,7 +226,9 @@ class ArbitrageBuilder(GeneratingBuilder):
             told.append("pair")
         if routing["kind"] == "learned":
             told.append("learn")
-        steps.append(Step("report", "whole", (*routed, *told), {**about, "families": self._families}))
+        steps.append(
+            Step("report", "whole", (*routed, *told), {**about, "families": self._families, "arbiters": self._judges})
+        )
         return steps
 
     def _review_steps(self, steps: list[Step], rounds: Sequence[str]) -> list[str]:
@@ -228,7 +236,7 @@ class ArbitrageBuilder(GeneratingBuilder):
         chosen = self.settings.review.model_dump(mode="json", by_alias=True, exclude={"reviewer"})
         seed: dict[str, Any] = {"seed": self.environment.seed}
         generated = tuple(step.name for step in steps if step.name.startswith(("answer/", "generate/")))
-        steps.append(Step("select", "whole", tuple(rounds), {**chosen, **seed}, (f"{HERE}.review",)))
+        steps.append(Step("select", "whole", tuple(rounds), {**chosen, **seed}))
         inputs = ["select", *generated]
         if isinstance(self.reviewer, review.HumanArbiter):
             steps.append(Step(SHEET, "part", tuple(inputs), seed))
@@ -249,6 +257,11 @@ class ArbitrageBuilder(GeneratingBuilder):
         return weights_of(self.settings.arbiter)
 
     @property
+    def _judges(self) -> dict[str, str | None]:
+        """The model family of each arbiter that has one."""
+        return {name: getattr(one, "family", None) for name, one in self.arbiters.items()}
+
+    @property
     def _families(self) -> dict[str, str]:
         return {name: self._family(name) for name in self.teachers}
 
@@ -266,13 +279,16 @@ class ArbitrageBuilder(GeneratingBuilder):
         return found
 
     def expected(self, step: str) -> int:
-        """How many requests a step makes of one prompt."""
+        """How many requests a step makes of one prompt, at most; in a second round one teacher is asked."""
         kind, _, name = step.removesuffix(AGAIN).partition("/")
         if kind in STAGES:
             return 1 if kind == "translate" else samples_of(self._settings_of[name])
         arbiter = self.reviewer if kind == REVIEW else self.arbiters[name]
         assert arbiter is not None
-        return arbiter.expected(sum(samples_of(settings) for settings in self._settings_of.values()))
+        samples = [samples_of(settings) for settings in self._settings_of.values()]
+        routing = self.settings.routing
+        everybody = routing.kind == "reward" or (routing.rounds == 2 and not step.endswith(AGAIN))
+        return arbiter.expected(sum(samples) if everybody else max(samples))
 
     def requests(self, step: str, tables: Mapping[str, pa.Table]) -> Iterator[Asked]:
         """List what is asked of a teacher, an arbiter or a reviewer about one part."""
@@ -379,24 +395,42 @@ class ArbitrageBuilder(GeneratingBuilder):
         review_sheet.check_known(verdicts, known)
         return pa.table({"verdicts": [len(verdicts)]})
 
-    def _scores(self, tables: Mapping[str, pa.Table]) -> pa.Table:
-        """All that is known of the completions of a part, with the score that counts."""
+    def _combined(self, tables: Mapping[str, pa.Table]) -> pa.Table:
+        """All that is known of the completions of a part, with the score of the arbiters together."""
         rounds = [tables[name] for name in ("score", "score" + AGAIN) if name in tables]
         order = [("row", "ascending"), ("teacher", "ascending"), ("sample", "ascending")]
-        scores = combine(pa.concat_tables(rounds).sort_by(order), self._weights, tables["norms"])
+        return combine(pa.concat_tables(rounds).sort_by(order), self._weights, tables["norms"])
+
+    def _scores(self, tables: Mapping[str, pa.Table]) -> pa.Table:
+        """The same with the score that counts: where a prompt was reviewed, its verdicts alone, scaled to 0 … 1.
+
+        Reviewed is a prompt of which every answer without a penalty has a verdict.
+        """
+        scores = self._combined(tables)
         if REVIEW not in tables:
             return scores
+        low, high = self._verdict_scale
         names = ("row", "teacher", "sample", SCORE + REVIEW)
         columns = [tables[REVIEW][name].to_pylist() for name in names]
         verdicts = {one[:3]: one[3] for one in zip(*columns, strict=True) if one[3] is not None}
-        # A prompt counts as reviewed where some answer to it has a verdict: then verdicts alone count.
-        reviewed = {row for row, _, _ in verdicts}
-        about = zip(*(scores[name].to_pylist() for name in ("row", "teacher", "sample", "score")), strict=True)
+        about = [scores[name].to_pylist() for name in ("row", "teacher", "sample", "penalties", "score")]
+        listed = list(zip(*about, strict=True))
+        judged = {row for row, _, _ in verdicts}
+        judged -= {row for row, *whose, penalties, _ in listed if not penalties and (row, *whose) not in verdicts}
         found = [
-            verdicts.get((row, teacher, sample)) if row in reviewed else score for row, teacher, sample, score in about
-        ]
-        place = scores.schema.get_field_index("score")
-        return scores.set_column(place, "score", pa.array(found, pa.float64()))
+            score if row not in judged else None if (row, *whose) not in verdicts
+            else round((verdicts[(row, *whose)] - low) / (high - low), 4)
+            for row, *whose, _, score in listed
+        ]  # fmt: skip
+        return scores.set_column(scores.schema.get_field_index("score"), "score", pa.array(found, pa.float64()))
+
+    @property
+    def _verdict_scale(self) -> tuple[float, float]:
+        assert self.settings.review is not None
+        settings = self.settings.review.reviewer
+        if getattr(settings, "mode", "score") == "pairwise":
+            return 0.0, 1.0
+        return float(settings.scale[0]), float(settings.scale[1])
 
     def whole(self, step: str, parts: Iterable[Mapping[str, pa.Table]]) -> pa.Table:
         """Make the table of ``learn``, ``norms``, ``select`` or ``report``."""
@@ -406,19 +440,25 @@ class ArbitrageBuilder(GeneratingBuilder):
             rounds = (tables[name] for tables in parts for name in ("score", "score" + AGAIN) if name in tables)
             return norms(rounds, names)
         if step == "learn":
-            return learn(parts, self.contenders, routing, self._weights, self.environment.seed)
+            try:
+                return learn(parts, self.contenders, routing, self._weights, self.environment.seed)
+            except WrongSetting as error:
+                raise error.in_source(self.source) from None
         if step == "verdicts":
             return self._known(parts)
         if step == "select":
             assert self.settings.review is not None
             rounds = (tables[name] for tables in parts for name in ("score", "score" + AGAIN) if name in tables)
-            return review.select(pa.concat_tables(rounds), self.settings.review, self.environment.seed)
+            every = list(rounds)
+            if not every:
+                return review.CHOSEN.empty_table()
+            return review.select(pa.concat_tables(every), self.settings.review, self.environment.seed)
         learnt = tables["learn"] if (tables := next(iter(parts), {})) and routing.kind == "learned" else None
         found = report.make(
-            ((self._scores(tables), tables["route"], tables.get("pair")) for tables in parts),
+            ((self._combined(tables), tables["route"], tables.get("pair")) for tables in parts),
             self.contenders,
             routing,
-            {name: getattr(one, "family", None) for name, one in self.arbiters.items()},
+            self._judges,
             [name for name in self.arbiters if name not in self._weights],
             learnt,
             self.environment.seed,
@@ -430,21 +470,30 @@ class ArbitrageBuilder(GeneratingBuilder):
     def make(self, tables: Mapping[str, pa.Table]) -> Iterator[Batch]:
         """Make a conversation of every prompt whose answer was picked, and its preference pairs."""
         texts = self._completions(tables, None)
-        models = {name: getattr(self._settings_of[name], "model", None) or name for name in self.teachers}
         yield drafts(
             tables[PROMPTS],
             conversations(tables[PROMPTS]),
             dict(zip(texts["key"].to_pylist(), texts["text"].to_pylist(), strict=True)),
             tables["route"],
             tables.get("pair"),
-            models,
+            {name: self._author(name) for name in self.teachers},
             self.source,
             self.settings.answers,
         )
 
+    def _author(self, teacher: str) -> Author:
+        """Who has a part in the answers of a teacher."""
+        settings = self._settings_of[teacher]
+        model = str(getattr(settings, "model", None) or teacher)
+        if isinstance(settings, TranslatedSettings):
+            translator = getattr(settings.translator, "model", None) or settings.translator.engine
+            pivot = resolve(settings.pivot).variety.language
+            return Author(model, str(translator), pivot, settings.system_for)
+        return Author(model, None, "", settings.system_for)
+
     def publish(self, tables: Mapping[str, pa.Table]) -> Mapping[str, pa.Table]:
         """Keep the completions without their texts, what each arbiter said, what was picked, and the pairs."""
-        return report.views(self._scores(tables), tables["route"], tables.get("pair"))
+        return report.views(self._combined(tables), tables["route"], tables.get("pair"), tables.get(REVIEW))
 
     def report(self, wholes: Mapping[str, pa.Table]) -> Mapping[str, Any]:
         """How the teachers fared, and what the arbiter is inclined to."""

@@ -18,11 +18,14 @@ Turn = tuple[str, str]
 def conversations(prompts: pa.Table) -> list[tuple[Turn, ...]]:
     """Return what is asked of each row: a conversation without its last answer, what a prompt or a pair begins with.
 
-    Empty where nothing is left that a user said.
+    Empty where nothing is left that a user said, and where tools are used, which no teacher is given.
     """
     asked = []
-    for messages in prompts["messages"].to_pylist():
+    tools = prompts["tools"].to_pylist() if "tools" in prompts.column_names else [None] * prompts.num_rows
+    for messages, given in zip(prompts["messages"].to_pylist(), tools, strict=True):
         turns = [(turn["role"], turn["content"]) for turn in messages or ()]
+        if given or any(role == "tool" for role, _ in turns):
+            turns = []
         while turns and turns[-1][0] != "user":
             turns.pop()
         asked.append(tuple(turns))

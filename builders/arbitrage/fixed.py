@@ -2,7 +2,8 @@
 
 Teachers are compared by how far the best of their answers lies above the mean of the prompt's teachers, so that a
 teacher that was not there for the hard prompts gains nothing by it. A penalised answer counts as the worst one of its
-prompt. A variety with fewer than ``least`` prompts takes the order of all varieties together.
+prompt. A variety with fewer than ``least`` prompts takes the order of all varieties together. A teacher that could not
+be compared, such as the only one that is asked for a language, comes last: it is taken where no other is asked.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import pyarrow as pa
 from aya_data.builders.arbitrage.collected import ABSENT, FINAL, Collected
 from aya_data.builders.arbitrage.ranking import STEP, varieties
 from aya_data.builders.arbitrage.routing import Contender
+from aya_data.core.errors import WrongSetting
 from aya_data.core.identity import draw
 
 __all__ = ["FIXED", "Standings", "fixed_map", "fixed_teachers"]
@@ -37,7 +39,9 @@ FIXED: Final = pa.schema(
     ]
 )
 """Teachers by variety, best first (``place`` 0), those over all varieties under null. ``prompts`` counts the ones where
-it was compared with another, ``advantage`` is its mean score above theirs, ``tied`` how many teachers have the same."""
+it was compared with another, ``advantage`` is its mean score above theirs, ``tied`` how many teachers have the same.
+Over all varieties every teacher has a place: last come those that were compared with none, by the draws of their
+identities, with 0 prompts, no advantage and 0 tied."""
 
 Longs = npt.NDArray[np.int64]
 
@@ -68,10 +72,14 @@ class Standings:
 
 
 def fixed_map(collected: Collected, seed: int, least: int) -> pa.Table:
-    """Return the table :data:`FIXED` of what was scored."""
+    """Return the table :data:`FIXED` of what was scored. Raises :class:`WrongSetting` where nothing was."""
+    if not np.any(collected.scores[FINAL] != ABSENT):
+        what = "no prompt of the held-out share has an answer with a score, so there is nothing to choose teachers by"
+        raise WrongSetting([(("routing", "held_out"), what, "Raise held_out, or add prompts.")])
     found = Standings(collected)
     variety = collected.variety[found.prompt].astype(np.int64)
     rows = _order(collected.contenders, found.teacher, found.advantage, seed, (None, None))
+    rows += _absent(collected.contenders, found.teacher, seed, len(rows))
     for index, (language, script) in enumerate(collected.varieties):
         mine = variety == index
         if len(np.unique(found.prompt[mine])) >= least:
@@ -79,6 +87,17 @@ def fixed_map(collected: Collected, seed: int, least: int) -> pa.Table:
             rows += _order(collected.contenders, found.teacher[mine], found.advantage[mine], seed, label)
     named = zip(*rows, strict=True) if rows else [()] * len(FIXED)
     return pa.table([pa.array(column, field.type) for column, field in zip(named, FIXED, strict=True)], schema=FIXED)
+
+
+def _absent(contenders: Sequence[Contender], teacher: Longs, seed: int, place: int) -> list[tuple[object, ...]]:
+    """Return the teachers that were compared with no other, from ``place`` on: by what they are, then by name."""
+    missing = set(range(len(contenders))) - set(teacher.tolist())
+    ordered = sorted(missing, key=lambda index: (*_draw(contenders[index], seed, ""), index))
+    return [(None, None, place + at, contenders[index].name, 0, None, 0) for at, index in enumerate(ordered)]
+
+
+def _draw(contender: Contender, seed: int, label: str) -> tuple[int, str]:
+    return draw(seed, "arbitrage fixed", f"{label} {contender.identity}"), contender.name
 
 
 def _order(
@@ -91,8 +110,7 @@ def _order(
     label = " ".join(part or "" for part in variety)
 
     def key(index: int) -> tuple[Fraction, int, str]:
-        one = contenders[index]
-        return -mean[index], draw(seed, "arbitrage fixed", f"{label} {one.identity}"), one.name
+        return -mean[index], *_draw(contenders[index], seed, label)
 
     ordered = sorted(mean, key=key)
     shared = list(mean.values())

@@ -13,7 +13,8 @@ Every pair that was thought of stands in the table, with its ``outcome``: ``kept
 
 * ``language``: the prompt is in none of the languages;
 * ``alone``: there are no two answers with a score to compare (one side of ``strong_vs_translated`` is missing);
-* ``penalised``: the better answer has a penalty, or there are not two answers without one;
+* ``penalised``: the better answer has a penalty, or there are not two answers without one; an empty answer is in no
+  pair, even where others with a penalty may be rejected;
 * ``identical``: both say the same;
 * ``margin``: the better score is not ahead by ``min_margin``, or not ahead at all;
 * ``length``: one is longer than ``max_length_ratio`` times the other;
@@ -24,7 +25,7 @@ Every pair that was thought of stands in the table, with its ``outcome``: ``kept
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping
 from decimal import Decimal
 from typing import Annotated, Final, Literal
 
@@ -34,13 +35,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import AfterValidator, Field, model_validator
 
-from aya_data.builders.arbitrage.ranking import STEP, penalised, ranking, units, varieties
+from aya_data.builders.arbitrage.ranking import STEP, empties, penalised, ranking, units, varieties
+from aya_data.builders.arbitrage.routing import Fault, RoutingSettings, unknown
+from aya_data.builders.arbitrage.teacher import matches
 from aya_data.core.errors import did_you_mean
 from aya_data.core.identity import draws
 from aya_data.core.language import LANGUAGE_SETS, language_set, resolve
 from aya_data.core.settings import Number, Settings, wrong
 
-__all__ = ["MIXES", "OUTCOMES", "PairsSettings", "pairs", "pairs_schema"]
+__all__ = ["MIXES", "OUTCOMES", "PairsSettings", "impossible", "pairs", "pairs_schema"]
 
 MIXES: Final[dict[str, tuple[str, ...]]] = {
     "EN-1": ("eng",),
@@ -64,7 +67,8 @@ def _languages(value: str | tuple[str, ...] | None) -> str | tuple[str, ...] | N
     if isinstance(value, str):
         known = (*MIXES, *LANGUAGE_SETS)
         if value not in known:
-            raise wrong(f"names {value!r}, which is no set of languages", did_you_mean(value, known))
+            remedy = f"Write [{value}]." if resolve(value).ok else did_you_mean(value, known)
+            raise wrong(f"names {value!r}, which is no set of languages", remedy)
     for label in value if isinstance(value, tuple) else ():
         if not (found := resolve(label)).ok:
             raise wrong(f"names {label!r}, which is no language", found.reason or "")
@@ -105,7 +109,9 @@ class PairsSettings(Settings):
     )
     max_per_prompt: int | None = Field(None, ge=1, description="For all_pairs: at most so many pairs of one prompt.")
     reject_penalised: bool = Field(
-        False, description="Whether an answer with a penalty may be the rejected one; it is never the chosen one."
+        False,
+        description="Whether an answer with a penalty may be the rejected one, unless it is empty; it is never the "
+        "chosen one.",
     )
 
     @model_validator(mode="after")
@@ -127,11 +133,16 @@ class PairsSettings(Settings):
         """The teachers that it names, sorted."""
         return tuple(sorted({*(self.strong or ()), *(self.translated or ())}))
 
-    def check(self, teachers: Sequence[str]) -> None:
-        """Raise what a validator raises where it names a teacher that is not among ``teachers``."""
-        for name in self.names:
-            if name not in teachers:
-                raise wrong(f"names the teacher {name!r}, which is not there", did_you_mean(name, teachers))
+    def faults(self, teachers: Collection[str]) -> list[Fault]:
+        """Return (path, what, remedy) of every teacher that it names and that is not among ``teachers``."""
+        sides = (("strong", self.strong), ("translated", self.translated))
+        named = [(("pairs", side, index), name) for side, names in sides for index, name in enumerate(names or ())]
+        return unknown(named, teachers)
+
+    def check(self, teachers: Collection[str]) -> None:
+        """Raise the first of :meth:`faults` as a validator does."""
+        for _, what, remedy in self.faults(teachers):
+            raise wrong(what, remedy)
 
     def wants(self, language: str, script: str) -> bool:
         """Whether it wants prompts of this variety."""
@@ -143,10 +154,32 @@ class PairsSettings(Settings):
                 if any((one.language, one.script) == (language, script) for one in language_set(label)):
                     return True
                 continue
-            variety = resolve(label).variety
-            if variety.language == language and ("_" not in label or variety.script == script):
+            if matches(label, language, script):
                 return True
         return False
+
+
+def impossible(routing: RoutingSettings, pairs: PairsSettings, samples: Mapping[str, int]) -> str | None:
+    """Return why no prompt can have two answers to make a pair of, None where one can.
+
+    ``samples`` says how many answers each teacher gives to a prompt it is asked; a teacher that the routing names and
+    that is missing here may give any number.
+    """
+    if routing.kind == "reward" or routing.rounds == 2:
+        if sum(samples.values()) < 2:
+            return "there is one teacher, which gives one answer to a prompt: there are never two to compare"
+        return None
+    if pairs.kind == "strong_vs_translated":
+        return (
+            f"{pairs.kind} compares two teachers, and routing by {routing.kind} asks one teacher for a prompt: "
+            "there are never answers of both"
+        )
+    if all(samples.get(name, 2) < 2 for name in routing.names or samples):
+        return (
+            f"routing by {routing.kind} asks one teacher for a prompt, which gives one answer: "
+            "there are never two to compare"
+        )
+    return None
 
 
 def pairs_schema() -> pa.Schema:
@@ -189,10 +222,10 @@ def pairs(scores: pa.Table, completions: pa.Table, settings: PairsSettings, seed
     row = scores["row"].to_numpy().astype(np.int64)
     value, there = units(scores["score"])
     bad = penalised(scores)
+    allowed = ~bad if not settings.reject_penalised else ~empties(scores)
     coded, known = varieties(scores)
     wanted = np.array([settings.wants(*variety) for variety in known], np.bool_)[coded]
-    usable = there & ~bad if not settings.reject_penalised else there
-    better, worse = _thought_of(settings, scores, order, row, usable)
+    better, worse = _thought_of(settings, scores, order, row, there & allowed)
     # A prompt of which no pair came says why in a row of its own.
     rows, first = np.unique(row, return_index=True)
     alone = ~np.isin(rows, row[better])

@@ -7,7 +7,7 @@ all together. An arbiter that is silent on some completions of a prompt would ma
 only those arbiters count that score most of its completions (without penalty), and a completion that one of these does
 not score has none.
 
-**Order.** Completions without penalty stand before those with one, scored ones before others, then the better score.
+**Order.** Completions without penalty stand before those with one, empty ones last; then scored ones before others, then the better score.
 Equal scores are a tie, broken by a keyed hash of the prompt and what the answer says, then of its request; the place
 in the table, by teacher and sample, decides only between equal answers to one request.
 """
@@ -24,10 +24,23 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from aya_data.builders.arbitrage.penalties import EMPTY
 from aya_data.builders.arbitrage.tables import SCORE
 from aya_data.core.identity import draws
 
-__all__ = ["LEAST", "NORMS", "STEP", "arbiters_of", "combine", "norms", "penalised", "ranking", "units", "varieties"]
+__all__ = [
+    "LEAST",
+    "NORMS",
+    "STEP",
+    "arbiters_of",
+    "combine",
+    "empties",
+    "norms",
+    "penalised",
+    "ranking",
+    "units",
+    "varieties",
+]
 
 LEAST: Final = 20
 """So many completions of a variety make a norm of its own."""
@@ -67,6 +80,15 @@ def units(column: pa.ChunkedArray) -> tuple[Longs, Mask]:
 def penalised(scores: pa.Table) -> Mask:
     """Return which completions have a penalty, bool[n]."""
     return np.asarray(pc.fill_null(pc.list_value_length(scores["penalties"]), 0).to_numpy() > 0)
+
+
+def empties(scores: pa.Table) -> Mask:
+    """Return which completions are empty, bool[n]: nobody can learn from them, whatever else is kept."""
+    column = scores["penalties"].combine_chunks()
+    out = np.zeros(len(column), np.bool_)
+    parents = pc.list_parent_indices(column).to_numpy()
+    out[parents[pc.equal(pc.list_flatten(column), EMPTY).to_numpy(zero_copy_only=False)]] = True
+    return out
 
 
 def varieties(table: pa.Table) -> tuple[npt.NDArray[np.int64], list[tuple[str, str]]]:
@@ -197,7 +219,7 @@ def ranking(scores: pa.Table, seed: int) -> tuple[Longs, Longs]:
     """
     row = scores["row"].to_numpy()
     value, there = units(scores["score"])
-    keys = (np.where(there, -value, 0), ~there, penalised(scores), row)
+    keys = (np.where(there, -value, 0), ~there, penalised(scores) + empties(scores).astype(np.int8), row)
     order = np.lexsort(keys)
     begins = _begins(keys, order)
     size = np.bincount(begins, minlength=len(order))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -21,11 +21,13 @@ __all__ = ["make", "views"]
 
 COMPLETION = (
     "prompt", "language", "script", "teacher", "family", "sample", "key", "finish", "tokens", "chars", "length",
-    "digest", "penalties", "score",
+    "digest", "penalties", "score", "disagreement",
 )  # fmt: skip
 DECISION = (
     "prompt", "language", "script", "teacher", "sample", "key", "score", "reason", "tied", "candidates",
 )  # fmt: skip
+UNREAD = ("parse_failures", "unanswered")
+"""What a judge counts of a completion beside its score: verdicts that could not be read, and that never came."""
 SIDES = tuple(
     f"{side}_{name}" for side in ("chosen", "rejected") for name in ("teacher", "sample", "key", "score")
 )  # fmt: skip
@@ -48,11 +50,16 @@ def make(
     """
     reasons: Counter[str] = Counter()
     outcomes: Counter[str] = Counter()
+    unread: dict[str, Counter[str]] = defaultdict(Counter)
 
     def scores() -> Iterator[pa.Table]:
         for scored, decisions, pairs in parts:
             reasons.update(decisions["reason"].to_pylist())
             outcomes.update(pairs["outcome"].to_pylist() if pairs is not None else ())
+            for name in scored.column_names:
+                count, _, arbiter = name.partition(".")
+                if count in UNREAD:
+                    unread[arbiter][count] += pc.sum(scored[name]).as_py() or 0
             yield scored
 
     collected = collect(scores(), contenders, seed)
@@ -69,6 +76,7 @@ def make(
             *(compare(collected, seed, measured=name, independent=True, **given) for name in sorted(watching)),
         ],
         "bias": bias(collected, families),
+        "unread": {arbiter: dict(sorted(counts.items())) for arbiter, counts in sorted(unread.items())},
     }
     return found if learned is None else {**found, "router": json.loads(learned["report"][0].as_py())}
 
@@ -79,20 +87,37 @@ def _crossed(learned: pa.Table) -> dict[int, str]:
     return {prompt: teacher for prompt, teacher in zip(prompts, teachers, strict=True) if teacher is not None}
 
 
-def views(scores: pa.Table, decisions: pa.Table, pairs: pa.Table | None) -> Mapping[str, pa.Table]:
+def views(
+    scores: pa.Table, decisions: pa.Table, pairs: pa.Table | None, reviewed: pa.Table | None
+) -> Mapping[str, pa.Table]:
     """Return the tables ``completions``, ``scores``, ``decisions`` and ``pairs`` of one part.
 
     The texts of answers that were not picked stay in the journal: no filter has seen them.
     """
-    found = {"completions": scores.select(COMPLETION), "scores": _long(scores), "decisions": decisions.select(DECISION)}
+    found = {
+        "completions": scores.select(COMPLETION),
+        "scores": _long(scores, reviewed),
+        "decisions": decisions.select(DECISION),
+    }
     if pairs is not None:
         found["pairs"] = pairs.select(["prompt", "language", "script", *SIDES, "margin", "outcome"])
     return found
 
 
-def _long(scores: pa.Table) -> pa.Table:
-    """One row for every completion and arbiter."""
+def _long(scores: pa.Table, reviewed: pa.Table | None) -> pa.Table:
+    """One row for every completion and arbiter, and for every verdict of a review."""
     parts = []
+    if reviewed is not None:
+        whose = zip(*(scores[name].to_pylist() for name in ("row", "teacher", "sample")), strict=True)
+        place = {one: index for index, one in enumerate(whose)}
+        verdicts = zip(*(reviewed[name].to_pylist() for name in ("row", "teacher", "sample")), strict=True)
+        said = scores.select(["prompt", "language", "script", "teacher", "sample"])
+        said = said.take(pa.array([place[one] for one in verdicts], pa.int64()))
+        said = said.append_column("arbiter", pa.repeat(pa.scalar("review"), reviewed.num_rows))
+        said = said.append_column("score", reviewed[f"{SCORE}review"])
+        named = "note.review" in reviewed.column_names
+        note = reviewed["note.review"] if named else pa.nulls(reviewed.num_rows, pa.string())
+        parts.append(said.append_column("note", pc.cast(note, pa.string())))
     for arbiter in arbiters_of(scores):
         note = f"note.{arbiter}"
         said = scores.select(["prompt", "language", "script", "teacher", "sample"])

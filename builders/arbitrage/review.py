@@ -110,7 +110,9 @@ class ReviewSettings(Settings, Generic[Model]):
         examples=["human"],
     )
 
-    @field_validator("reviewer", mode="before")
+    @field_validator(
+        "reviewer", mode="before", json_schema_input_type=Literal["human"] | HumanSettings | JudgeSettings[Model]
+    )
     @classmethod
     def _short(cls, value: Any) -> Any:
         return {"kind": "human"} if value == "human" else value

@@ -66,8 +66,10 @@ def _format(path: str) -> Literal["jsonl", "csv"]:
 class HumanSettings(Settings):
     """Review by people: a sheet to fill in, and verdicts from sheets that were."""
 
-    kind: Literal["human"]
-    verdicts: Annotated[tuple[str, ...], BeforeValidator(_listed), AfterValidator(_named)] = Field(
+    kind: Literal["human"] = Field(description="People review.")
+    verdicts: Annotated[
+        tuple[str, ...], BeforeValidator(_listed, json_schema_input_type=str | tuple[str, ...]), AfterValidator(_named)
+    ] = Field(
         (),
         description="A sheet that was filled in, or several of different people, relative to the spec. Default: none.",
         examples=["review/filled.csv"],

@@ -22,7 +22,7 @@ teachers matter. Names decide only between teachers of one identity, whose answe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Annotated, Any, Final, Literal
@@ -33,15 +33,16 @@ import pyarrow as pa
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from aya_data.builders.arbitrage.intervals import mixed
-from aya_data.builders.arbitrage.ranking import penalised, ranking, varieties
+from aya_data.builders.arbitrage.ranking import empties, penalised, ranking, varieties
+from aya_data.builders.arbitrage.teacher import check_labels, label_for
 from aya_data.core.errors import did_you_mean
 from aya_data.core.identity import draw, draws
-from aya_data.core.language import resolve
 from aya_data.core.settings import Number, Settings, also, wrong
 
 __all__ = [
     "Assignment",
     "Contender",
+    "Fault",
     "RouterSettings",
     "RoutingSettings",
     "assignments",
@@ -49,14 +50,17 @@ __all__ = [
     "identities",
     "route",
     "second",
+    "unknown",
 ]
 
 Kind = Literal["reward", "random", "single", "translate", "fixed", "learned"]
+Fault = tuple[tuple[str | int, ...], str, str]
+"""The path of a setting from the settings of the source, what is wrong with it, and the remedy."""
+
 Mask = npt.NDArray[np.bool_]
 Longs = npt.NDArray[np.int64]
 Hashes = npt.NDArray[np.uint64]
 
-DEFAULT: Final = "default"
 NOBODY: Final = -1
 SHARE, PICK = "arbitrage share", "arbitrage teacher"
 NEEDS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -73,10 +77,17 @@ ALLOWED: Final[Mapping[str, tuple[str, ...]]] = {
 
 
 def _teachers(value: Mapping[str, str] | None) -> Mapping[str, str] | None:
-    for language in value or ():
-        if language != DEFAULT and not (found := resolve(language)).ok:
-            raise wrong(f"names {language!r}, which is no language", found.reason or f"Or write '{DEFAULT}'.")
+    check_labels(value or ())
     return value
+
+
+def unknown(named: Iterable[tuple[tuple[str | int, ...], str]], teachers: Collection[str]) -> list[Fault]:
+    """Return a fault for every (path, name) whose name is not among ``teachers``."""
+    return [
+        (path, f"names the teacher {name!r}, which is not there", did_you_mean(name, teachers))
+        for path, name in named
+        if name not in teachers
+    ]
 
 
 class RouterSettings(Settings):
@@ -120,7 +131,8 @@ class RoutingSettings(Settings):
     router: RouterSettings = Field(RouterSettings(), description="For learned: the classifier.")
     penalised: Literal["drop", "keep"] = Field(
         "drop",
-        description="What becomes of a prompt all of whose answers are penalised: dropped, or the best one kept.",
+        description="What becomes of a prompt all of whose answers are penalised: dropped, or the best one kept; an "
+        "empty answer never is.",
     )
 
     @model_validator(mode="before")
@@ -162,11 +174,26 @@ class RoutingSettings(Settings):
         named = {self.teacher, *(self.teachers or {}).values()}
         return tuple(sorted(name for name in named if name is not None))
 
-    def check(self, teachers: Sequence[str]) -> None:
-        """Raise what a validator raises where it names a teacher that is not among ``teachers``."""
-        for name in self.names:
-            if name not in teachers:
-                raise wrong(f"names the teacher {name!r}, which is not there", did_you_mean(name, teachers))
+    def faults(self, teachers: Collection[str], translated: Collection[str] | None = None) -> list[Fault]:
+        """Return (path, what, remedy) of every teacher that it names and that is not among ``teachers``.
+
+        ``translated`` are those whose answers are translations: ``translate`` needs one of them. None: it is not known.
+        """
+        named = [(("routing", "teacher"), self.teacher)] if self.teacher is not None else []
+        found: list[Fault] = unknown(named, teachers)
+        found += unknown(
+            [(("routing", "teachers", label), name) for label, name in (self.teachers or {}).items()], teachers
+        )
+        if self.kind == "translate" and translated is not None and not found and self.teacher not in translated:
+            what = f"is {self.teacher!r}, whose answers are no translations"
+            some = f"Name one whose are: {', '.join(sorted(translated))}." if translated else ""
+            found.append((("routing", "teacher"), what, some or "Give it the engine 'translated', or route by single."))
+        return found
+
+    def check(self, teachers: Collection[str], translated: Collection[str] | None = None) -> None:
+        """Raise the first of :meth:`faults` as a validator does."""
+        for _, what, remedy in self.faults(teachers, translated):
+            raise wrong(what, remedy)
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,15 +326,9 @@ def _declared(routing: RoutingSettings, contenders: Sequence[Contender], languag
     if routing.teacher is not None:
         name: str | None = routing.teacher
     else:
-        found: dict[str, str] = {}
-        for label, teacher in sorted((routing.teachers or {}).items()):
-            variety = resolve(label).variety
-            exact = "_" in label
-            if label == DEFAULT:
-                found[DEFAULT] = teacher
-            elif variety.language == language and (not exact or variety.script == script):
-                found["variety" if exact else "language"] = teacher
-        name = found.get("variety", found.get("language", found.get(DEFAULT)))
+        declared = routing.teachers or {}
+        label = label_for(declared, language, script)
+        name = None if label is None else declared[label]
     return next((index for index, contender in enumerate(contenders) if contender.name == name), NOBODY)
 
 
@@ -318,7 +339,7 @@ def decisions_schema() -> pa.Schema:
     rule that took it, a kind of routing, or
 
     * ``only_one``: ``reward`` had one answer to take;
-    * ``penalised``: every answer has a penalty, and the settings drop such prompts;
+    * ``penalised``: every answer has a penalty, and the settings drop such prompts, or every answer is empty;
     * ``none``: there was no answer, or none with a score where the rule needs one.
 
     ``candidates`` counts the answers that it was taken from, ``tied`` those of them that shared the best score (1: no
@@ -368,7 +389,8 @@ def route(
     tied = np.add.reduceat(begins == np.repeat(begins[first], candidates), first) if len(first) else first
     best = order[first]
     bad = penalised(scores)[best]
-    dropped = bad if routing.penalised == "drop" else np.zeros(len(bad), np.bool_)
+    # An empty answer is the best one only where there is no other.
+    dropped = bad if routing.penalised == "drop" else empties(scores)[best]
     taken = np.full(count, NOBODY, np.int64)
     taken[rows[~dropped]] = best[~dropped]
     reason = np.full(count, "none", object)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -14,9 +15,35 @@ from aya_data.core.license import terms_of_model
 from aya_data.core.row import Draft, Rejection
 from aya_data.core.stage import Batch
 
-__all__ = ["drafts"]
+__all__ = ["Author", "drafts"]
 
 Turn = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Author:
+    """Who has a part in the answers of a teacher: its ``model``; where they are translations, the ``translator``, which
+    had no part in prompts in the language ``pivot``. ``system`` gives the system prompt for a language and script that
+    the teacher got in the place of the prompt's own, if any."""
+
+    model: str
+    translator: str | None
+    pivot: str
+    system: Callable[[str, str], str | None]
+
+    def models(self, prompt: Mapping[str, Any]) -> tuple[str, ...]:
+        """The models that made an answer to ``prompt``."""
+        return (self.model, self.translator) if self.translated(prompt) and self.translator else (self.model,)
+
+    def translated(self, prompt: Mapping[str, Any]) -> bool:
+        """Whether an answer to ``prompt`` is a translation."""
+        return self.translator is not None and prompt["language"] != self.pivot
+
+    def heard(self, prompt: Mapping[str, Any], turns: Sequence[Turn]) -> tuple[Turn, ...]:
+        """What the teacher answered, of what the prompt says: without a system prompt that it never got."""
+        if self.system(prompt["language"], prompt["script"]) is None:
+            return tuple(turns)
+        return tuple(turn for turn in turns if turn[0] != "system")
 
 
 def drafts(
@@ -25,17 +52,18 @@ def drafts(
     texts: Mapping[str, str],
     decisions: pa.Table,
     pairs: pa.Table | None,
-    models: Mapping[str, str],
+    authors: Mapping[str, Author],
     source: str,
     answers: bool,
 ) -> Batch:
     """Draft the rows of one part; one record is one prompt.
 
-    ``asked`` are the conversations that were asked, ``texts`` the completions by key, ``models`` the names of the
-    teachers' models. A prompt of which no row comes is dropped, by the reason of its decision or the outcome of its
-    pair; any other is consumed.
+    ``asked`` are the conversations that were asked, ``texts`` the completions by key, ``authors`` who had a part in the
+    answers of each teacher. A prompt of which no row comes is dropped, by the reason of its decision or the outcome of
+    its pair; any other is consumed.
     """
-    batch = Batch(prompts.num_rows, [])
+    drafted: list[Draft] = []
+    batch = Batch(prompts.num_rows, drafted)
     by_row: dict[int, list[dict[str, Any]]] = {}
     for pair in pairs.to_pylist() if pairs is not None else ():
         by_row.setdefault(pair["row"], []).append(pair)
@@ -44,13 +72,13 @@ def drafts(
         turns = asked[row]
         refused = f"no_answer_{decision['reason']}" if decision["teacher"] is None else ""
         if answers and decision["teacher"] is not None:
-            made.append(_conversation(prompt, turns, texts[decision["key"]], decision, models, source))
+            made.append(_conversation(prompt, turns, texts[decision["key"]], decision, authors, source))
         outcomes = []
         for pair in by_row.get(row, ()):
             outcomes.append(pair["outcome"])
             if pair["outcome"] == "kept":
-                made.append(_pair(prompt, turns, texts, pair, models, source))
-        batch.drafts += made
+                made.append(_pair(prompt, turns, texts, pair, authors, source))
+        drafted += made
         rule = refused or f"no_pair_{outcomes[0] if outcomes else 'alone'}"
         place = _place(prompt)
         batch.rejections.append(
@@ -66,17 +94,19 @@ def _conversation(
     turns: tuple[Turn, ...],
     text: str,
     decision: dict[str, Any],
-    models: Mapping[str, str],
+    authors: Mapping[str, Author],
     source: str,
 ) -> Draft:
     teacher = decision["teacher"]
+    author = authors[teacher]
     return _draft(
         prompt,
         source,
         key=derived_key([prompt["row_key"]], "arbitrage", f"{teacher}/{decision['sample']}"),
-        messages=[*turns, ("assistant", text)],
-        teacher=models[teacher],
-        terms=_terms(prompt, models[teacher]),
+        messages=[*author.heard(prompt, turns), ("assistant", text)],
+        teacher=author.model,
+        translator=author.translator if author.translated(prompt) else _provenance(prompt).get("translator"),
+        terms=_terms(prompt, *author.models(prompt)),
         tags={"routing": decision["reason"], "teacher": teacher},
         scores=None if decision["score"] is None else {"arbiter": decision["score"]},
     )
@@ -87,31 +117,27 @@ def _pair(
     turns: tuple[Turn, ...],
     texts: Mapping[str, str],
     pair: dict[str, Any],
-    models: Mapping[str, str],
+    authors: Mapping[str, Author],
     source: str,
 ) -> Draft:
-    chosen, rejected = models[pair["chosen_teacher"]], models[pair["rejected_teacher"]]
-    sides = "/".join(
-        (
-            pair["chosen_teacher"],
-            str(pair["chosen_sample"]),
-            pair["rejected_teacher"],
-            str(pair["rejected_sample"]),
-        )
-    )
+    chosen, rejected = authors[pair["chosen_teacher"]], authors[pair["rejected_teacher"]]
+    names = ("chosen_teacher", "chosen_sample", "rejected_teacher", "rejected_sample")
+    heard = rejected.heard(prompt, chosen.heard(prompt, turns))
+    translators = {one.translator for one in (chosen, rejected) if one.translated(prompt) and one.translator}
     return _draft(
         prompt,
         source,
-        key=derived_key([prompt["row_key"]], "arbitrage pair", sides),
-        messages=list(turns),
-        chosen=[*turns, ("assistant", texts[pair["chosen_key"]])],
-        rejected=[*turns, ("assistant", texts[pair["rejected_key"]])],
+        key=derived_key([prompt["row_key"]], "arbitrage pair", "/".join(str(pair[name]) for name in names)),
+        messages=list(heard),
+        chosen=[*heard, ("assistant", texts[pair["chosen_key"]])],
+        rejected=[*heard, ("assistant", texts[pair["rejected_key"]])],
         chosen_score=pair["chosen_score"],
         rejected_score=pair["rejected_score"],
-        chosen_model=chosen,
-        rejected_model=rejected,
-        teacher=chosen,
-        terms=_terms(prompt, chosen, rejected),
+        chosen_model=chosen.model,
+        rejected_model=rejected.model,
+        teacher=chosen.model,
+        translator=", ".join(sorted(translators)) or _provenance(prompt).get("translator"),
+        terms=_terms(prompt, *chosen.models(prompt), *rejected.models(prompt)),
     )
 
 
@@ -122,7 +148,7 @@ def _terms(prompt: dict[str, Any], *models: str) -> tuple[str, ...]:
 
 def _draft(prompt: dict[str, Any], source: str, **own: Any) -> Draft:
     """What all rows that come of a prompt have of it."""
-    provenance = prompt["provenance"] or {}
+    provenance = _provenance(prompt)
     language, script = prompt["source_language"] or prompt["language"], prompt["script"]
     # The label is kept as upstream wrote it only where it says what the prompt was found to be.
     found = resolve(language, script=script).variety
@@ -140,13 +166,17 @@ def _draft(prompt: dict[str, Any], source: str, **own: Any) -> Draft:
         revision=provenance.get("revision"),
         config=provenance.get("config"),
         split=provenance.get("split"),
-        translator=provenance.get("translator"),
         parents=[prompt["row_key"]],
         adapted=True,
         tools=prompt["tools"],
         extra=json.loads(prompt["extra"]) if prompt["extra"] else None,
         **own,
     )
+
+
+def _provenance(prompt: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = prompt["provenance"] or {}
+    return found
 
 
 def _place(prompt: dict[str, Any]) -> tuple[str, int]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from aya_data.builders.arbitrage.arbiters import ArbiterUnion
 from aya_data.builders.arbitrage.arbiters.heuristic import HeuristicSettings
@@ -23,10 +23,13 @@ def _listed(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
+LISTED: Final = WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]})
+
+
 class PromptsFrom(Settings):
     """Where the prompts come from: the rows of other sources that pass the filters."""
 
-    sources: Annotated[tuple[SourceName, ...], BeforeValidator(_listed)] = Field(
+    sources: Annotated[tuple[SourceName, ...], BeforeValidator(_listed), LISTED] = Field(
         alias="from",
         min_length=1,
         description="A source, or several. Of a conversation all but the last answer is the prompt.",

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, Field
 
 from aya_data.core.identity import digest, draw, frame, framed_digest
-from aya_data.core.language import resolve
+from aya_data.core.language import resolve, scope
 from aya_data.core.settings import Number, Settings, wrong
 
-__all__ = ["Price", "Sampling", "TeacherSettings", "sample_seed", "with_system"]
+__all__ = [
+    "DEFAULT",
+    "Price",
+    "Sampling",
+    "TeacherSettings",
+    "check_labels",
+    "label_for",
+    "matches",
+    "sample_seed",
+    "with_system",
+]
 
 Turn = tuple[str, str]
+DEFAULT: Final = "default"
+"""The key of what holds for all other languages, in a mapping by language."""
 NOTHING: Final = Decimal(0)
 ONE: Final = Decimal(1)
 
@@ -26,16 +38,35 @@ def _language(text: str) -> str:
     return text
 
 
-def _is(text: str, language: str, script: str) -> bool:
-    """Whether ``text`` names the language, or where it names a script too, the variety."""
-    found = resolve(text).variety
-    return found.language == language and ("_" not in text or found.script == script)
+def matches(label: str, language: str, script: str) -> bool:
+    """Whether ``label`` names the language, or where it names a script too, the variety."""
+    return scope(label) in ((language, None), (language, script))
+
+
+def label_for(labels: Iterable[str], language: str, script: str) -> str | None:
+    """Return the label that holds for a variety: the one of its own, of its language, or ``default``; else None."""
+    held = {DEFAULT if label == DEFAULT else scope(label): label for label in labels}
+    wanted = ((language, script), (language, None), DEFAULT)
+    return next((held[one] for one in wanted if one in held), None)
+
+
+def check_labels(labels: Iterable[str]) -> None:
+    """Raise what a validator raises where a label of a mapping by language is none, or means what another one does."""
+    seen: dict[tuple[str, str | None], str] = {}
+    for label in labels:
+        if label == DEFAULT:
+            continue
+        if not (found := resolve(label)).ok:
+            raise wrong(f"names {label!r}, which is no language", found.reason or f"Or write '{DEFAULT}'.")
+        other = seen.setdefault(scope(label), label)
+        if other != label:
+            what = found.variety.code if scope(label)[1] else found.variety.language
+            raise wrong(f"has {other!r} and {label!r}, which both mean {what}", "Leave one of them out.")
 
 
 def _system(value: str | Mapping[str, str] | None) -> str | Mapping[str, str] | None:
-    for text in value if isinstance(value, Mapping) else ():
-        if text != "default":
-            _language(text)
+    if isinstance(value, Mapping):
+        check_labels(value)
     return value
 
 
@@ -89,16 +120,14 @@ class TeacherSettings(Settings):
 
     def asked_for(self, language: str, script: str) -> bool:
         """Whether the teacher is asked for prompts of this variety."""
-        return self.languages is None or any(_is(text, language, script) for text in self.languages)
+        return self.languages is None or any(matches(text, language, script) for text in self.languages)
 
     def system_for(self, language: str, script: str) -> str | None:
         """The system prompt for prompts of this variety."""
         if self.system is None or isinstance(self.system, str):
             return self.system
-        for text, prompt in sorted(self.system.items()):
-            if text != "default" and _is(text, language, script):
-                return prompt
-        return self.system.get("default")
+        label = label_for(self.system, language, script)
+        return None if label is None else self.system[label]
 
 
 def with_system(messages: Sequence[Turn], system: str | None) -> tuple[Turn, ...]:

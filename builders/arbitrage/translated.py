@@ -46,7 +46,9 @@ def _instruction(text: str) -> str:
 class TranslatedSettings(TeacherSettings):
     """A teacher whose answers are translated by another model."""
 
-    engine: Literal["translated"]
+    engine: Literal["translated"] = Field(
+        description="A model that answers in another language, and one that translates."
+    )
     answers: TeacherUnion = Field(description="The model that answers, in the pivot language; written as a teacher.")
     translator: TeacherUnion = Field(description="The model that translates; written as a teacher.")
     pivot: LanguageName = Field("eng", description="The language that prompts are translated to.", examples=["eng"])

@@ -2,10 +2,18 @@
 
     python -m tests.real.arbitrage_real folder-of-data-sets [--write]
 
-builds arbitrages over recorded answers (28 models of AlpacaEval, NullModel among them; three of Arena-Hard), measures
-on held-out prompts what each routing picked, and prints the tables of ``docs/generate.md``; ``--write`` keeps them in
-``benchmarks/results``. The measures are those of :mod:`tests.real.second_scorers`. Routings that draw or learn are
-built under several seeds; a prompt counts in those where its teacher was drawn or predicted, not where all were asked.
+builds arbitrages over recorded answers, measures on held-out prompts what each routing picked, and prints the tables;
+``--write`` keeps them in ``benchmarks/results``. The sets:
+
+* ``alpaca``: 28 models of AlpacaEval, NullModel among them;
+* ``equals``: eight of them that are about as good as each other;
+* ``three``: those three whose answers a judge compared with a baseline's, so that the judge itself is the measure;
+* ``four``: the same with the baseline's answers as a fourth teacher's;
+* ``arena``: three models of Arena-Hard 0.1.
+
+The other measures are those of :mod:`tests.real.second_scorers`. Routings that draw or learn are built under several
+seeds; a prompt counts in those where its teacher was drawn or predicted, not where all were asked. There is no
+translation baseline: all prompts are English, the pivot language, so that nothing would be translated.
 """
 
 from __future__ import annotations
@@ -16,7 +24,7 @@ import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +38,10 @@ from aya_data.catalog.query import query
 from aya_data.core.store import Workspace
 from aya_data.engine.run import Build
 from benchmarks.report import Report
-from tests.real.arbiter_real import NULL, arena, held_out
+from tests.real.arbiter_real import BASELINE, NULL, arena, held_out
 from tests.real.second_scorers import PUBLISHED, Judged, Scorers, answers, judged, learn
 
-SEEDS = (1, 2, 3, 4, 5)
+SEEDS = (1, 2, 3)
 ROUTINGS = {
     "reward": "reward",
     "fixed": "{kind: fixed, held_out: 0.5}",
@@ -42,7 +50,7 @@ ROUTINGS = {
 }
 DRAWN = ("fixed", "learned", "random")
 ARBITER = "the arbiter itself"
-PUBLISHED_RATE = "published"
+JUDGE = "the judge itself"
 
 Floats = npt.NDArray[np.float64]
 
@@ -60,11 +68,12 @@ sources:
     license: {{assume: CC-BY-NC-4.0, reason: the stricter of the licences that the data sets state}}
   duel:
     builder: arbitrage
-    prompts: {{from: asked{rows}}}
+    prompts: {{from: asked}}
     teachers:
 {teachers}
     routing: {routing}
     pairs: {{kind: best_worst, min_margin: 0.05, max_length_ratio: 3}}
+    commit: {{rows: 10000, seconds: 60}}
 filters: [license, exact_dedup]
 release: {{validation: 0}}
 """
@@ -86,7 +95,7 @@ class Recording:
     def __post_init__(self) -> None:
         object.__setattr__(self, "models", tuple(sorted({name for own in self.texts.values() for name in own})))
 
-    def spec(self, routing: str, seed: int = 1, models: Sequence[str] | None = None, rows: int | None = None) -> str:
+    def spec(self, routing: str, seed: int = 1, models: Sequence[str] | None = None) -> str:
         """Write a spec over some of the models, or all."""
         columns = f"columns: {{prompt: {self.prompt}, answer: {self.answer}}}"
         teachers = "\n".join(
@@ -95,8 +104,7 @@ class Recording:
             for model in models or self.models
         )
         return SPEC.format(
-            name=self.name, seed=seed, path=self.path, prompt=self.prompt, teachers=teachers, routing=routing,
-            rows="" if rows is None else f", rows: {rows}",
+            name=self.name, seed=seed, path=self.path, prompt=self.prompt, teachers=teachers, routing=routing
         )  # fmt: skip
 
 
@@ -106,18 +114,38 @@ def slug(model: str) -> str:
 
 
 def alpaca_eval(data: Path) -> Recording:
-    """The 28 models of AlpacaEval."""
+    """All models of AlpacaEval: 28, NullModel among them."""
     path = data / "alpaca_eval/model_outputs.parquet"
     return Recording("alpaca", path, "instruction", "output", "generator", answers(data))
 
 
-def arena_hard(data: Path, folder: Path) -> Recording:
-    """The three models of Arena-Hard 0.1, written to a folder as JSON lines."""
-    texts = arena(data)
+def equals(whole: Recording) -> Recording:
+    """Those models of AlpacaEval whose published win rates lie between 14 and 26 percent."""
+    alike = {model for model, (_, rate) in PUBLISHED.items() if 14 < rate < 26}
+    texts = {prompt: {m: text for m, text in own.items() if m in alike} for prompt, own in whole.texts.items()}
+    return replace(whole, name="equals", texts=texts)
+
+
+def written(name: str, texts: Mapping[str, Mapping[str, str]], folder: Path) -> Recording:
+    """Answers written to a folder as JSON lines."""
     lines = [{"q": q, "m": model, "a": text} for q, own in texts.items() for model, text in sorted(own.items())]
-    path = folder / "arena.jsonl"
+    path = folder / f"{name}.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-    return Recording("arena", path, "q", "a", "m", texts)
+    return Recording(name, path, "q", "a", "m", texts)
+
+
+def of_judge(data: Path, folder: Path, *, baseline: bool) -> tuple[Recording, dict[tuple[str, str], float]]:
+    """The models whose answers were judged, and how far the judge preferred each answer, by prompt and teacher, to that
+    of the baseline: itself a teacher, at one half, or none."""
+    texts: dict[str, dict[str, str]] = defaultdict(dict)
+    liked: dict[tuple[str, str], float] = {}
+    for pair in judged(data):
+        texts[pair.prompt][pair.model] = pair.other
+        liked[pair.prompt, slug(pair.model)] = pair.preferred
+        if baseline:
+            texts[pair.prompt][BASELINE] = pair.one
+            liked[pair.prompt, slug(BASELINE)] = 0.5
+    return written("four" if baseline else "three", dict(sorted(texts.items())), folder), liked
 
 
 def build(text: str, folder: Path, workspace: str = "workspace") -> Build:
@@ -192,6 +220,15 @@ class Board:
         spread = float(np.nanmean(np.nanstd(values, axis=1)))
         return share(key, (one > two) + 0.5 * (one == two)), share(key, (one - two) / spread)
 
+    def published(self, picked: Sequence[Pick]) -> Interval | None:
+        """The mean published win rate of the teachers that were picked, in percent."""
+        rates = {slug(model): rate for model, (_, rate) in PUBLISHED.items()}
+        known = [pick for pick in picked if pick.teacher in rates]
+        if len(known) < len(picked) / 2:
+            return None
+        rows = [self.prompts[pick.prompt] for pick in known]
+        return share(self.hashes[rows], np.array([rates[pick.teacher] for pick in known]))
+
     def correlation(self, scorer: str, other: Floats) -> Interval:
         """The mean over prompts of the correlation of a scorer with something else."""
         found, keys = [], []
@@ -203,8 +240,12 @@ class Board:
         return share(np.array(keys, np.uint64), np.array(found))
 
 
-def board(recording: Recording, done: Build, scorers: Scorers) -> Board:
-    """Score all answers to all prompts; ``done`` is an arbitrage that asked all teachers, for the arbiter's scores."""
+Liked = Mapping[tuple[str, str], float]
+
+
+def board(recording: Recording, done: Build, scorers: Scorers, liked: Liked | None = None) -> Board:
+    """Score all answers to all prompts; ``done`` is an arbitrage that asked all teachers, for the arbiter's scores, and
+    ``liked`` what the judge said of them, if it did."""
     models = {slug(model): at for at, model in enumerate(recording.models)}
     prompts = [prompt for prompt in recording.texts if held_out(prompt)]
     others = [prompt for prompt in recording.texts if not held_out(prompt)]
@@ -220,6 +261,10 @@ def board(recording: Recording, done: Build, scorers: Scorers) -> Board:
     for key, teacher, score in sql(done, "SELECT prompt, teacher, score FROM completions WHERE {only}"):
         if key in text_of:
             values[ARBITER][place[text_of[key]], models[teacher]] = score
+    if liked:
+        values[JUDGE] = empty.copy()
+        for (prompt, teacher), value in liked.items():
+            values[JUDGE][place[prompt], models[teacher]] = value
     lengths = empty.copy()
     for prompt, text, model in answered:
         lengths[place[prompt], models[model]] = np.log1p(len(text))
@@ -230,9 +275,6 @@ def board(recording: Recording, done: Build, scorers: Scorers) -> Board:
         name: names[real[int(np.argmax(np.nanmean(found[len(prompts) :, real], axis=0)))]]
         for name, found in values.items()
     }
-    rates = [PUBLISHED.get(model, (np.nan, np.nan))[1] for model in recording.models]
-    if np.isfinite(rates).any():
-        values[PUBLISHED_RATE] = np.tile(rates, (len(place), 1))
     count = len(prompts)
     return Board(
         {prompt: at for prompt, at in place.items() if at < count},
@@ -328,7 +370,13 @@ class Figures:
     tables: dict[str, Any] = field(default_factory=dict)
 
 
-def measure(recording: Recording, scorers: Scorers, folder: Path, seeds: Iterable[int] = SEEDS) -> Figures:
+def measure(
+    recording: Recording,
+    scorers: Scorers,
+    folder: Path,
+    seeds: Iterable[int] = SEEDS,
+    liked: Liked | None = None,
+) -> Figures:
     """Build every routing and keep what was picked for the held-out prompts."""
     picked: dict[str, list[Pick]] = defaultdict(list)
     paid: dict[str, list[float]] = defaultdict(list)
@@ -345,9 +393,8 @@ def measure(recording: Recording, scorers: Scorers, folder: Path, seeds: Iterabl
             if kind == "reward":
                 whole, null = done, sum(pick.teacher == NULL for pick in mine)
     assert whole is not None
-    found = board(recording, whole, scorers)
-    for pick_of in (ARBITER, *scorers.named):
-        single = found.singles[pick_of]
+    found = board(recording, whole, scorers, liked)
+    for single in sorted(set(found.singles.values())):
         picked.setdefault(f"single {single}", [Pick("", prompt, single, "", "single") for prompt in found.prompts])
         paid[f"single {single}"] = [1.0]
     costs = {kind: round(float(np.mean(each)), 2) for kind, each in paid.items()}
@@ -370,7 +417,11 @@ def table(recording: Recording, figures: Figures, against: str) -> dict[str, Any
     rows: dict[str, Any] = {}
     for kind, picked in figures.picked.items():
         row: dict[str, Any] = {"completions": figures.paid[kind], "prompts": len({pick.prompt for pick in picked})}
-        print(f"  {kind} ({row['prompts']} prompts, {row['completions']} completions each)")
+        rate = figures.board.published(picked)
+        if rate is not None:
+            row["published_rate"] = rate.json()
+        print(f"  {kind} ({row['prompts']} prompts, {row['completions']} completions each)", end=" ")
+        print("" if rate is None else f"published rate of the teachers {_shown(rate, False)}")
         for scorer in figures.board.values:
             won, ahead = figures.board.won(scorer, picked, against)
             row[scorer] = {"won": won.json(), "ahead": ahead.json()}
@@ -383,8 +434,11 @@ def main(data: Path, folder: Path, write: bool) -> None:
     """Print all tables."""
     scorers = learn(data)
     report = Report("arbitrage_real", "Routing on real answers", ("",))
-    for recording in (alpaca_eval(data), arena_hard(data, folder)):
-        figures = measure(recording, scorers, folder / recording.name)
+    whole = alpaca_eval(data)
+    sets: list[tuple[Recording, Liked | None]] = [(whole, None), (equals(whole), None)]
+    sets += [of_judge(data, folder, baseline=False), of_judge(data, folder, baseline=True)]
+    for recording, liked in [*sets, (written("arena", arena(data), folder), None)]:
+        figures = measure(recording, scorers, folder / recording.name, liked=liked)
         mine: dict[str, Any] = {"models": len(recording.models), "held_out_prompts": len(figures.board.prompts)}
         if recording.name == "alpaca":
             made, plain = strengths(data, figures.board, scorers)
@@ -405,7 +459,7 @@ def main(data: Path, folder: Path, write: bool) -> None:
             print(f"\nNullModel is picked for {_shown(figures.null_wins)}")
             mine["null_model"] = figures.null_wins.json()
         print("\nwithin a prompt, mean correlation with length and with the arbiter:")
-        for name in (ARBITER, *scorers.named):
+        for name in figures.board.values:
             length = figures.board.correlation(name, figures.board.lengths)
             arbiter = figures.board.correlation(name, figures.board.values[ARBITER])
             mine.setdefault("correlation", {})[name] = {"length": length.json(), "arbiter": arbiter.json()}

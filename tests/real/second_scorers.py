@@ -7,10 +7,10 @@ Two kinds of supervision, both of the prompts of AlpacaEval for which
   fell for, is left out): a logistic regression of differences (Bradley and Terry 1952);
 * ``graded``: which model gave the answer, as good as its published win rate: a regression within each prompt.
 
-Both see what an answer looks like (length, lists, markup, words) and a low-dimensional picture of which words it and its
-prompt are made of. ``, length taken out`` are the same with the part of every feature that length explains removed, and
-length itself no longer counted once the weights are learned, as in length-controlled AlpacaEval (Dubois et al. 2024,
-arXiv 2404.04475).
+Both see what an answer looks like (length, lists, markup, words) and a low-dimensional picture of which words it and
+its prompt are made of. ``, length taken out`` are the same with the part of every feature that length explains removed,
+and length itself no longer counted once the weights are learned, as in length-controlled AlpacaEval (Dubois et al.
+2024, arXiv 2404.04475).
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ Answered = tuple[str, str]
 
 WORDS, TOPICS, OF_PROMPT = 1500, 64, 32
 RIDGE = 100.0
+MOST = 4.0
+"""Deviations that a feature may be from its mean: one odd answer is no reason to prefer a model."""
 WORD = re.compile(r"\w+")
 ITEM = re.compile(r"\s*([-*•]|\d+[.)])\s")
 
@@ -70,8 +72,8 @@ tatsu-lab/alpaca_eval (weighted_alpaca_eval_gpt4_turbo_leaderboard.csv, commit 0
 
 @dataclass(frozen=True)
 class Judged:
-    """A judged pair: the baseline's answer ``one`` to a prompt, the answer ``other`` of ``model``, and how far the judge
-    preferred that, from 0 to 1."""
+    """A judged pair: the baseline's answer ``one`` to a prompt, the answer ``other`` of ``model``, and how far the
+    judge preferred that, from 0 to 1."""
 
     prompt: str
     one: str
@@ -149,7 +151,7 @@ class Eyes:
             for word, times in Counter(_words(text)).items():
                 if (at := self.place.get(word)) is not None:
                     made[row, at] = (1 + np.log(times)) * self.rarity[at]
-        return made / np.maximum(np.linalg.norm(made, axis=1, keepdims=True), 1e-9)
+        return np.asarray(made / np.maximum(np.linalg.norm(made, axis=1, keepdims=True), 1e-9), np.float32)
 
     def _raw(self, answered: Sequence[Answered], made: npt.NDArray[np.float32]) -> Floats:
         prompts = sorted({prompt for prompt, _ in answered})
@@ -163,9 +165,9 @@ class Eyes:
         return np.hstack([looks, near[:, None], said, both]).astype(np.float64)
 
     def __call__(self, answered: Sequence[Answered]) -> Floats:
-        """Return the features of answers, each of mean 0 and deviation 1 over what was seen."""
+        """Return the features of answers, each of mean 0 and deviation 1 over what was seen, outliers cut."""
         raw = self._raw(answered, self._counted([text for _, text in answered]))
-        return np.asarray((raw - self.mean) / self.deviation, np.float64)
+        return np.asarray(np.clip((raw - self.mean) / self.deviation, -MOST, MOST), np.float64)
 
 
 def _lengths(features: Floats) -> Floats:

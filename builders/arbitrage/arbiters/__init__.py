@@ -25,17 +25,18 @@ KINDS: Final[Mapping[str, Callable[[str, Any, Environment], Arbiter]]] = {
     "reward_model": RewardModelArbiter,
 }
 
+Known = HeuristicSettings | JudgeSettings[TeacherUnion] | RewardModelSettings
 One = Annotated[
-    HeuristicSettings | JudgeSettings[TeacherUnion] | RewardModelSettings,
+    Known,
     Field(discriminator="kind"),
-    BeforeValidator(lambda value: _short(value)),
+    BeforeValidator(lambda value: _short(value), json_schema_input_type=Literal["heuristic"] | Known),
 ]
 
 
 class EnsembleSettings(Settings):
     """Several arbiters together: each score becomes a z-score within its language, and the mean counts."""
 
-    kind: Literal["ensemble"]
+    kind: Literal["ensemble"] = Field(description="Several arbiters together.")
     members: Mapping[str, One] = Field(min_length=2, description="The arbiters, by a name of your choice.")
     weights: Mapping[str, Number] = Field(
         default={}, description="How much a member counts. Default: 1 for each.", examples=[{"reward": 2, "judge": 1}]
@@ -58,16 +59,16 @@ class EnsembleSettings(Settings):
 def _short(value: Any) -> Any:
     """A text is the kind; a reward model runs in transformers where nothing else is said."""
     if isinstance(value, str):
-        return {"kind": value}
+        value = {"kind": value}
     if isinstance(value, Mapping) and value.get("kind") == "reward_model" and "engine" not in value:
         return {**value, "engine": "transformers"}
     return value
 
 
 ArbiterUnion = Annotated[
-    HeuristicSettings | JudgeSettings[TeacherUnion] | RewardModelSettings | EnsembleSettings,
+    Known | EnsembleSettings,
     Field(discriminator="kind"),
-    BeforeValidator(_short),
+    BeforeValidator(_short, json_schema_input_type=Literal["heuristic"] | Known | EnsembleSettings),
 ]
 """The settings of an arbiter, whatever its kind."""
 

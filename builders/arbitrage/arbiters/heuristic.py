@@ -102,7 +102,7 @@ class Weights(Settings):
 class HeuristicSettings(Settings):
     """Settings of the arbiter ``heuristic``."""
 
-    kind: Literal["heuristic"] = "heuristic"
+    kind: Literal["heuristic"] = Field(default="heuristic", description="What can be counted, without any model.")
     weights: Weights = Field(
         default=Weights(),
         description="How much each factor counts: the score is their product, each raised to its weight.",

@@ -54,6 +54,7 @@ them. Completions that say the same have the same counts."""
 
 Model = TypeVar("Model", bound=TeacherSettings)
 
+RECORDED: Final = {"properties": {"engine": {"const": "recorded"}}}
 JUDGING: Final = {"n": 1, "temperature": 0, "max_tokens": 1024}
 OBJECT = re.compile(r"\{[^{}]*\}")
 DECIMALS = re.compile(r"-?[0-9]{1,6}(?:\.[0-9]{1,6})?", re.ASCII)
@@ -66,13 +67,21 @@ def _rubric(value: str | Mapping[str, str]) -> str | Mapping[str, str]:
     return value
 
 
+def _unsampled(schema: dict[str, Any]) -> None:
+    """A model that judges need not say how it is sampled, as a teacher must."""
+    full = dict(schema)
+    schema.clear()
+    schema["anyOf"] = [full, {"type": "object", "not": RECORDED, "required": ["engine"]}]
+
+
 class JudgeSettings(Settings, Generic[Model]):
     """Settings of the arbiter ``judge``, over any engine that a teacher may have."""
 
-    kind: Literal["judge"]
+    kind: Literal["judge"] = Field(description="A language model that is asked.")
     model: Model = Field(
         description="The model that judges, as a teacher is written. Without sampling, it takes the likeliest token "
-        "each time, and at most 1024 of them."
+        "each time, and at most 1024 of them.",
+        json_schema_extra=_unsampled,
     )
     mode: Mode = Field(description="Whether it scores each answer by itself, or compares two at a time in both orders.")
     rubric: Annotated[str | Mapping[str, str], AfterValidator(_rubric)] = Field(

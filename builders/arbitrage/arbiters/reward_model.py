@@ -52,15 +52,17 @@ PRECISION: Final = "The precision of its arithmetic; in less than float32, score
 class TransformersRewardSettings(Batching):
     """Settings of the arbiter ``reward_model`` that transformers runs."""
 
-    kind: Literal["reward_model"]
-    engine: Literal["transformers"] = Field(description="A model of transformers, in a process of its own.")
+    kind: Literal["reward_model"] = Field(description="A model that was trained to score answers.")
+    engine: Literal["transformers"] = Field(
+        default="transformers", description="A model of transformers, in a process of its own."
+    )
     dtype: Precision = Field("float32", description=PRECISION)
 
 
 class VllmRewardSettings(VllmScorerSettings):
     """Settings of the arbiter ``reward_model`` that vLLM runs."""
 
-    kind: Literal["reward_model"]
+    kind: Literal["reward_model"] = Field(description="A model that was trained to score answers.")
     dtype: Precision = Field("float32", description=PRECISION)
 
 

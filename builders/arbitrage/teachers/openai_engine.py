@@ -219,6 +219,10 @@ class OpenAITeacher(Voice):
         finally:
             session.close()
 
+    def check(self) -> None:
+        """Raise :class:`InputError` where the key that the spec names is not there."""
+        self._key()
+
     def _key(self) -> str | None:
         variable = self.settings.key_variable
         if variable is None:

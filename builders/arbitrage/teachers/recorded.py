@@ -15,6 +15,9 @@ fewer than are asked for, is ``absent``: no failure, and asked again only once t
 lines that report an error are left out. How an answer ended is read from the column ``finish`` where there is one, else
 it is ``unknown``.
 
+A recording does not say which terms of use its texts are under. They follow from the name of the ``model`` that gave
+them; naming it changes no answer, so it is no part of the identity.
+
 Cost: every file is read once for a plan (16 microseconds for a record of 1,200 characters), and once more when an
 answer is asked for that the journal does not have: then the texts go into a temporary file. Memory: 50 bytes for each
 answer in the files, kept for up to four mappings at a time and shared by the teachers that differ in ``where`` alone;
@@ -30,7 +33,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from hashlib import blake2b
-from typing import IO, Any, Final, Literal
+from typing import IO, Annotated, Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -95,16 +98,34 @@ class Where(Settings):
     column: str = Field(min_length=1, description="A column, or a path into one.", examples=["generator"])
     equals: tuple[str, ...] = Field(description="Its value, or several.", examples=["gpt4_0314"])
 
-    @field_validator("equals", mode="before")
+    @field_validator("equals", mode="before", json_schema_input_type=str | tuple[str, ...])
     @classmethod
     def _one_or_more(cls, value: Any) -> Any:
         return [value] if isinstance(value, str) else value
 
 
+Files = str | Annotated[tuple[str, ...], Field(min_length=1)]
+
+
+def _file_names(value: Any) -> Any:
+    """A text is the only file."""
+    value = [value] if isinstance(value, str) else value
+    if isinstance(value, list | tuple) and not (value and all(isinstance(v, str) and v for v in value)):
+        raise wrong("must name at least one file", "Write, say, answers/*.parquet.")
+    return value
+
+
 class RecordedSettings(TeacherSettings):
     """A teacher whose answers were recorded before: model outputs, earlier runs, the output of a batch API."""
 
-    engine: Literal["recorded"]
+    engine: Literal["recorded"] = Field(description="Answers that exist already, in files.")
+    model: str | None = Field(
+        None,
+        min_length=1,
+        description="The model that gave the answers: rows name it, and carry its terms of use. Default: the teacher's "
+        "name.",
+        examples=["gpt-4-0314"],
+    )
     path: tuple[str, ...] = Field(
         description="A file, a pattern such as answers/*.jsonl.zst, or a list of them: Parquet, JSON Lines, JSON, CSV "
         "or TSV. Relative to the spec's folder; URLs that fsspec reads are allowed.",
@@ -125,13 +146,15 @@ class RecordedSettings(TeacherSettings):
     )
     n: int = Field(1, ge=1, le=1024, description="How many answers of each prompt are taken, at most.")
 
-    @field_validator("path", "requests", mode="before")
+    @field_validator("path", mode="before", json_schema_input_type=Files)
     @classmethod
-    def _one_or_more(cls, value: Any) -> Any:
-        value = [value] if isinstance(value, str) else value
-        if isinstance(value, list | tuple) and not (value and all(isinstance(v, str) and v for v in value)):
-            raise wrong("must name at least one file", "Write, say, answers/*.parquet.")
-        return value
+    def _paths(cls, value: Any) -> Any:
+        return _file_names(value)
+
+    @field_validator("requests", mode="before", json_schema_input_type=Files | None)
+    @classmethod
+    def _requests(cls, value: Any) -> Any:
+        return _file_names(value)
 
     @model_validator(mode="after")
     def _check(self) -> RecordedSettings:

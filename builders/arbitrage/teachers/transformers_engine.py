@@ -46,7 +46,7 @@ class Batching(LocalModelSettings):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="The precision of its arithmetic. auto: the checkpoint's on a GPU, float32 on a CPU."
     )
-    device: Annotated[tuple[str, ...], BeforeValidator(_listed)] = Field(
+    device: Annotated[tuple[str, ...], BeforeValidator(_listed, json_schema_input_type=str | tuple[str, ...])] = Field(
         ("auto",),
         min_length=1,
         description="Where it runs: auto (a GPU where there is one), cpu, cuda:0; of several, each has a copy of it.",

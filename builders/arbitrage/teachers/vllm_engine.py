@@ -56,7 +56,7 @@ class VllmEngine(LocalModelSettings):
     )
     devices: Annotated[
         tuple[Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)], ...] | None,
-        BeforeValidator(_grouped),
+        BeforeValidator(_grouped, json_schema_input_type=tuple[int | tuple[int, ...], ...] | None),
         AfterValidator(_groups),
     ] = Field(
         None,
