@@ -16,12 +16,14 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
+from aya_data.builders.arbitrage.arbiters import ArbiterUnion, arbiters_of
 from aya_data.builders.arbitrage.arbiters.judge import JudgeArbiter, JudgeSettings, _pairs, read_verdict
 from aya_data.builders.arbitrage.arbiters.rubrics import BUILT_IN, Turn, codes, instruction, languages, material
 from aya_data.builders.arbitrage.tables import COMPLETIONS, POSITIONS
 from aya_data.builders.arbitrage.teachers import TeacherUnion
+from aya_data.core.errors import WrongSetting
 from aya_data.core.generation import Asked, Place, answers_schema, request_key, voice_key
 from aya_data.core.language import language_set
 from tests.chat_server import Echo, Reply, Served, completion
@@ -242,7 +244,13 @@ def test_rubrics_by_name_by_text_and_by_language() -> None:
     assert "from 0 (worst) to 1.5 (best)" in told(scale=[0, 1.5])
     assert "Does it rhyme?" in told(rubric="Is it a poem? Does it rhyme?")
     assert "Kafiyeli mi?" in told(rubric={"default": "Does it rhyme?", "tur": "Kafiyeli mi?"})
-    assert "Does it rhyme?" in told(rubric={"default": "Does it rhyme?", "fra": "Ça rime ?"})
+    for label in ("tr", "Turkish", "tur_Latn"):
+        assert "Kafiyeli mi?" in told(rubric={"default": "Does it rhyme?", label: "Kafiyeli mi?"})
+    assert "Does it rhyme?" in told(
+        rubric={"default": "Does it rhyme?", "fra": "Ça rime ?", "tur_Cyrl": "Кафијели ми?"}
+    )
+    short, code = ({"default": "?", label: "Kafiyeli mi?"} for label in ("tr", "tur"))
+    assert judge(rubric=short).identity() == judge(rubric=code).identity()
     assert "critique" in told(critique=True) and "critique" not in told()
     assert told(language="prompt").startswith("Sen titiz ve tarafsız bir hakemsin.") and "Sen" not in told()
     assert len(languages()) == 11 and set(languages()) < {variety.language for variety in language_set("aya_23")}
@@ -259,6 +267,8 @@ def test_rubrics_by_name_by_text_and_by_language() -> None:
     [
         ({"rubric": "qualty"}, "names no rubric: 'qualty'"),
         ({"rubric": {"tur": "Güzel mi?"}}, "has no rubric for other languages"),
+        ({"rubric": {"default": "?", "turkisch!": "?"}}, "has a rubric for 'turkisch!', which is no language"),
+        ({"rubric": {"default": "?", "tr": "?", "tur": "?"}}, "has two rubrics for tur"),
         ({"scale": [10, 1]}, "has a scale that ends before it begins"),
         ({"max_pairs": 3}, "has max_pairs, and compares no pairs"),
         ({"model": {"system": "Be kind."}}, "has a model with a system prompt"),
@@ -425,3 +435,38 @@ def test_a_judge_behind_a_server(tmp_path: Path) -> None:
     assert scores["score"].to_pylist() == [0.0, 0.5, 1.0] * 6
     assert totals(scores)["flipped"] == totals(scores)["parse_failures"] == totals(scores)["unanswered"] == 0
     assert scores["note"][2].as_py().count("I counted.") == 4
+
+
+RECORDED = {"engine": "recorded", "path": "none.jsonl", "columns": {"prompt": "p", "answer": "a"}}
+UNPINNED = {"kind": "reward_model", "model": "org/name"}
+
+
+@pytest.mark.parametrize(
+    ("written", "name", "path"),
+    [
+        ({"kind": "judge", "mode": "score", "model": RECORDED}, "judge", ("arbiter", "model", "path")),
+        (UNPINNED, "reward_model", ("arbiter", "model")),
+        ({**UNPINNED, "engine": "vllm"}, "reward_model", ("arbiter", "model")),
+        (
+            {"kind": "ensemble", "members": {"a": "heuristic", "b": UNPINNED}},
+            "b",
+            ("arbiter", "members", "b", "model"),
+        ),
+        (
+            {
+                "kind": "ensemble",
+                "members": {"a": "heuristic", "b": {"kind": "judge", "mode": "score", "model": RECORDED}},
+            },
+            "b",
+            ("arbiter", "members", "b", "model", "path"),
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_model_has_its_place(
+    tmp_path: Path, written: dict[str, Any], name: str, path: tuple[str, ...]
+) -> None:
+    own: Any = TypeAdapter(ArbiterUnion).validate_python(written)
+    arbiter = arbiters_of(own, environment(base=tmp_path))[name]
+    with pytest.raises(WrongSetting) as error:
+        voice_key(pickle.loads(pickle.dumps(arbiter)).voice())
+    assert [found for found, _, _ in error.value.faults] == [path]

@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from aya_data.builders.arbitrage.pairs import OUTCOMES, PairsSettings, pairs
+from aya_data.builders.arbitrage.pairs import OUTCOMES, PairsSettings, impossible, pairs
 from aya_data.builders.arbitrage.ranking import combine
+from aya_data.builders.arbitrage.routing import RoutingSettings
 from tests.arbitrage_tables import LANGUAGES, SEED, hexed, keys, prompt_table, score_table
 
 BASE = {"min_margin": 0.5, "max_length_ratio": None}
@@ -72,8 +73,48 @@ def test_the_mixes_of_the_paper_are_sets_of_languages() -> None:
     assert [wanted["EN-1"](*one) for one in LANGUAGES] == [True, False, False]
     assert [wanted["ML-5"](*one) for one in LANGUAGES] == [True, True, False]
     assert [wanted["ML-23"](*one) for one in (*LANGUAGES, ("fin", "Latn"))] == [True, True, True, False]
-    own = wants(["zho_Hans", "tur"])
-    assert [own("zho", "Hans"), own("zho", "Hant"), own("tur", "Latn"), own("eng", "Latn")] == [1, 0, 1, 0]
+    for simplified in ("zho_Hans", "zh-Hans", "zh-CN"):
+        own = wants([simplified, "tur"])
+        assert [own("zho", "Hans"), own("zho", "Hant"), own("tur", "Latn"), own("eng", "Latn")] == [1, 0, 1, 0]
+    with pytest.raises(ValidationError) as caught:
+        wants("tur")
+    error = caught.value.errors()[0]
+    assert "names 'tur', which is no set of languages" in error["msg"] and error["ctx"]["remedy"] == "Write [tur]."
+
+
+def test_faults_say_which_setting_names_a_teacher_that_is_not_there() -> None:
+    given = PairsSettings.model_validate(
+        {"kind": "strong_vs_translated", **BASE, "strong": ["qwen", "qwem"], "translated": ["pivod"]}
+    )
+    assert given.faults(["qwen", "pivot"]) == [
+        (("pairs", "strong", 1), "names the teacher 'qwem', which is not there", "Did you mean 'qwen'?"),
+        (("pairs", "translated", 0), "names the teacher 'pivod', which is not there", "Did you mean 'pivot'?"),
+    ]
+    assert given.faults(["qwen", "qwem", "pivod"]) == []
+
+
+@pytest.mark.parametrize(
+    ("routing", "kind", "samples", "reason"),
+    [
+        ("reward", "best_worst", {"a": 1, "b": 1}, None),
+        ("reward", "best_worst", {"a": 1}, "there is one teacher, which gives one answer"),
+        ("reward", "best_worst", {"a": 2}, None),
+        ("random", "best_worst", {"a": 1, "b": 1}, "routing by random asks one teacher for a prompt, which gives one"),
+        ("random", "all_pairs", {"a": 1, "b": 2}, None),
+        ({"kind": "single", "teacher": "a"}, "best_worst", {"a": 1, "b": 2}, "routing by single asks one teacher"),
+        ({"kind": "single", "teacher": "b"}, "best_worst", {"a": 1, "b": 2}, None),
+        ({"kind": "translate", "teacher": "a"}, "strong_vs_translated", {"a": 4, "b": 4}, "never answers of both"),
+        ({"kind": "fixed", "teachers": {"tur": "a"}}, "best_worst", {"a": 1, "b": 2}, "routing by fixed asks one"),
+        ({"kind": "fixed", "held_out": 0.2}, "strong_vs_translated", {"a": 1, "b": 1}, None),
+    ],
+)
+def test_pairs_that_no_prompt_can_have_are_known_before(
+    routing: Any, kind: str, samples: dict[str, int], reason: str | None
+) -> None:
+    more = {"all_pairs": {"max_per_prompt": 1}, "strong_vs_translated": {"strong": ["a"], "translated": ["b"]}}
+    given = PairsSettings.model_validate({"kind": kind, **BASE, **more.get(kind, {})})
+    found = impossible(RoutingSettings.model_validate(routing), given, samples)
+    assert found is None if reason is None else found is not None and reason in found
 
 
 def test_best_and_worst_with_every_reason_not_to() -> None:
@@ -106,6 +147,17 @@ def test_equal_scores_are_no_pair_and_penalised_answers_are_rejected_only_on_dem
     assert shown(made(listed, reject_penalised=True)) == [(0, "a", "c", "kept")]
     both = [answer(0, name, score, penalties=["truncated"]) for name, score in (("a", 2.0), ("b", 1.0))]
     assert shown(made(both, reject_penalised=True)) == [(0, "a", "b", "penalised")]
+
+
+def test_an_empty_answer_is_in_no_pair() -> None:
+    listed = [answer(0, "a", 3.0), answer(0, "b", 1.0, penalties=["empty", "wrong_language"])]
+    bad = [answer(1, "a", 3.0), answer(1, "b", 2.0, penalties=["truncated"]), answer(1, "c", 1.0, penalties=["empty"])]
+    for kind in ({}, {"kind": "all_pairs", "max_per_prompt": 9}):
+        assert shown(made([*listed, *bad], **kind)) == [(0, None, None, "penalised"), (1, None, None, "penalised")]
+        rejecting = made([*listed, *bad], reject_penalised=True, **kind)
+        assert shown(rejecting) == [(0, None, None, "penalised"), (1, "a", "b", "kept")]
+    sides = {"kind": "strong_vs_translated", "strong": ["a"], "translated": ["b"]}
+    assert shown(made(listed, reject_penalised=True, **sides)) == [(0, None, None, "penalised")]
 
 
 def test_strong_teachers_are_chosen_over_translated_ones_where_they_score_higher() -> None:

@@ -15,8 +15,11 @@ import pytest
 from pydantic import ValidationError
 
 from aya_data.builders.arbitrage.teachers.recorded import RecordedSettings, RecordedTeacher
+from aya_data.core.document import Document
 from aya_data.core.errors import WrongSetting
 from aya_data.core.generation import Answer, Place, Request, voice_key
+from aya_data.core.problems import problems_of
+from aya_data.core.registry import builtin_registry
 from tests.test_filters import environment
 
 Turns = tuple[tuple[str, str], ...]
@@ -173,6 +176,11 @@ def test_what_is_wrong_is_said_when_planning(tmp_path: Path, given: dict[str, An
         voice.identity()
     assert str(error.value) == said
     assert error.value.faults[0][0] == ("teachers", "house", *path.split("."))
+    elsewhere = RecordedTeacher("judge", voice.settings, voice.environment, ("arbiter", "model"))
+    with pytest.raises(WrongSetting) as error:
+        pickle.loads(pickle.dumps(elsewhere)).identity()
+    assert str(error.value) == said.replace("the teacher 'house'", "the model 'judge'")
+    assert error.value.faults[0][0] == ("arbiter", "model", *path.split("."))
 
 
 @pytest.mark.parametrize(
@@ -194,3 +202,41 @@ def test_an_answer_without_the_column_finish_ended_nobody_knows_how(tmp_path: Pa
     made = teacher(tmp_path, path="said.jsonl", columns={"prompt": "q", "answer": "a", "finish": "f"})
     found = {one.text: one.finish for one in ask(made, "one", "two")}
     assert found == {"first": "unknown", "second": "length"}
+
+
+def test_the_model_names_who_answered_and_changes_no_answer(tmp_path: Path) -> None:
+    write(tmp_path / "a.jsonl", RECORDS)
+    plain = teacher(tmp_path, path="a.jsonl", columns=COLUMNS)
+    named = teacher(tmp_path, path="a.jsonl", columns=COLUMNS, model="gpt-4-0314")
+    assert plain.settings.model is None and named.settings.model == "gpt-4-0314"
+    assert voice_key(plain) == voice_key(named)
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        ("teachers: {one: {engine: recorded, pathh: a, columns: {prompt: p, answer: a}}}",
+         ["unknown key 'pathh' in teachers.one. Did you mean 'path'?"]),
+        # Of the teacher's own keys alone: others have base_url.
+        ("teachers: {one: {engine: recorded, path: a, base_uri: b, columns: {prompt: p, answer: a}}}",
+         [("unknown key 'base_uri' in teachers.one. Known: columns, engine, family, format, languages, model, n, on, "
+           "path, price, requests, system, … (13 in all).")]),
+        ("arbiter: reward_model",
+         ["the key 'model' is missing in arbiter. Add 'model: …': a folder, or a Hub repository (org/name)."]),
+        ("prompts: {from: [1]}", ["prompts.from.0 must be text, found the number 1. Put quotes around it: \"1\"."]),
+        ("prompts: {from: []}", ["prompts.from must not be empty. Write an item."]),
+    ],
+)  # fmt: skip
+def test_errors_are_about_what_was_written(spec: str, said: list[str]) -> None:
+    model = builtin_registry().settings("builder", "arbitrage")
+    usual = {
+        "prompts": "prompts: {from: a}",
+        "teachers": "teachers: {one: {engine: recorded, path: a, columns: {prompt: p, answer: a}}}",
+        "routing": "routing: reward",
+    }
+    lines = {**usual, spec.partition(":")[0]: spec}
+    document = Document.parse("\n".join(lines.values()), "spec.yaml")
+    with pytest.raises(ValidationError) as error:
+        model.model_validate(document.data)
+    problems = problems_of(error.value, document, (), model)
+    assert [f"{problem.what}. {problem.remedy}" for problem in problems] == said

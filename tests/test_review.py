@@ -31,7 +31,7 @@ from aya_data.builders.arbitrage.review import (
 from aya_data.builders.arbitrage.review_sheet import SHEET, answer_keys, check_known, read_verdicts, sheet, write_sheet
 from aya_data.builders.arbitrage.tables import COMPLETIONS
 from aya_data.builders.arbitrage.teachers import TeacherUnion
-from aya_data.core.errors import InputError
+from aya_data.core.errors import InputError, WrongSetting
 from tests.test_filters import environment
 from tests.test_judge import completions_of, prompts_of
 
@@ -414,3 +414,24 @@ def test_sheets_that_are_not_there_and_answers_that_nobody_gave(tmp_path: Path) 
     check_known(verdicts, {digit * 32 for digit in "abc"})
     with pytest.raises(InputError, match=r"^sheet:2: judges the answer b{32}, which nobody gave \(2 such lines\)\."):
         check_known(verdicts, {"a" * 32})
+
+
+def test_what_is_not_there_has_its_place(tmp_path: Path) -> None:
+    own = review(rows=1, **{"with": {"kind": "human", "verdicts": ["here.csv", "none.csv"]}})
+    (tmp_path / "here.csv").write_text("answer,score\n")
+    with pytest.raises(WrongSetting) as error:
+        reviewer("people", own, environment(base=tmp_path)).identity()
+    assert error.value.faults == (
+        (
+            ("review", "with", "verdicts", 1),
+            "there is no review sheet 'none.csv'",
+            "Remove it from verdicts until it exists.",
+        ),
+    )
+    recorded = {"engine": "recorded", "path": "none.jsonl", "columns": {"prompt": "p", "answer": "a"}}
+    own = review(rows=1, **{"with": {"kind": "judge", "mode": "score", "model": recorded}})
+    voice = reviewer("people", own, environment(base=tmp_path)).voice()
+    assert voice is not None
+    with pytest.raises(WrongSetting) as error:
+        voice.identity()
+    assert error.value.faults[0][0] == ("review", "with", "model", "path")

@@ -19,11 +19,13 @@ from aya_data.builders.arbitrage.collected import collect
 from aya_data.builders.arbitrage.comparison import compare
 from aya_data.builders.arbitrage.fixed import fixed_map, fixed_teachers
 from aya_data.builders.arbitrage.intervals import bootstrap, prompt_hashes, scatter, wilson
-from aya_data.builders.arbitrage.ranking import combine, norms, ranking
+from aya_data.builders.arbitrage.ranking import combine, empties, norms, ranking
 from aya_data.builders.arbitrage.router import predict, train
-from aya_data.builders.arbitrage.routing import RoutingSettings, assignments, route, second
+from aya_data.builders.arbitrage.routing import Contender, RoutingSettings, assignments, route, second
+from aya_data.builders.arbitrage.teacher import TeacherSettings
 from aya_data.core.errors import WrongSetting
 from aya_data.core.identity import draw
+from aya_data.core.language import scope
 from tests.arbitrage_tables import LANGUAGES, SEED, contender, hexed, keys, normal, prompt_table, score_table
 
 
@@ -48,6 +50,8 @@ def routing(**given: Any) -> RoutingSettings:
         ({"kind": "reward", "teacher": "a"}, "is reward, which has no teacher"),
         ({"kind": "random", "share": 0.1}, "is random, which has no share"),
         ({"kind": "fixed", "teachers": {"klingonish": "a"}}, "names 'klingonish', which is no language"),
+        ({"kind": "fixed", "teachers": {"tr": "a", "tur": "b"}}, "has 'tr' and 'tur', which both mean tur"),
+        ({"kind": "fixed", "teachers": {"zh-TW": "a", "zho_Hant": "b"}}, "'zho_Hant', which both mean zho_Hant"),
     ],
 )
 def test_settings_that_do_not_fit_together_are_refused(given: dict[str, Any], message: str) -> None:
@@ -63,6 +67,59 @@ def test_a_text_alone_is_the_kind_and_names_are_checked() -> None:
     with pytest.raises(Exception, match="names the teacher 'qwem'") as caught:
         routing(kind="single", teacher="qwem").check(["qwen", "command"])
     assert "Did you mean 'qwen'?" in str(caught.value.context)  # type: ignore[attr-defined]
+
+
+def test_faults_say_which_setting_names_a_teacher_that_is_not_there() -> None:
+    gone = "names the teacher 'qwem', which is not there"
+    near = "Did you mean 'qwen'?"
+    pool = ["qwen", "command"]
+    assert routing(kind="single", teacher="qwem").faults(pool) == [(("routing", "teacher"), gone, near)]
+    declared = routing(kind="fixed", teachers={"tur": "qwem", "eng": "qwen", "default": "qwem"})
+    places = [("routing", "teachers", label) for label in ("tur", "default")]
+    assert declared.faults(pool) == [(place, gone, near) for place in places]
+    assert routing(kind="reward").faults(pool) == []
+
+
+def test_translate_needs_a_teacher_whose_answers_are_translated() -> None:
+    given = routing(kind="translate", teacher="qwen")
+    pool = ["qwen", "pivot"]
+    assert given.faults(pool) == given.faults(pool, ["qwen"]) == []
+    what = "is 'qwen', whose answers are no translations"
+    assert given.faults(pool, {"pivot"}) == [(("routing", "teacher"), what, "Name one whose are: pivot.")]
+    with pytest.raises(Exception, match="whose answers are no translations"):
+        given.check(pool, [])
+    assert [fault[1] for fault in given.faults(["pivot"], ["pivot"])] == [
+        "names the teacher 'qwen', which is not there"
+    ]
+    assert routing(kind="single", teacher="qwen").faults(pool, []) == []
+
+
+def test_labels_with_a_script_in_any_spelling_mean_the_variety() -> None:
+    teacher = TypeAdapter(TeacherSettings).validate_python
+    simplified, traditional, both = ("zho", "Hans"), ("zho", "Hant"), ("zho", None)
+    for label, wanted in {
+        "zho_Hans": simplified, "zh-Hans": simplified, "zh-CN": simplified, "zh-SG": simplified,
+        "Simplified Chinese": simplified, "zh-TW": traditional, "zh-Hant": traditional, "Chinese (Taiwan)": traditional,
+        "zh": both, "zho": both, "Chinese": both, "__label__zh": both, "zho_Zyyy": both, "pt-BR": ("por", None),
+        "tur": ("tur", None), "sr-RS": ("srp", "Cyrl"), "sr-Latn": ("srp", "Latn"), "fa-AF": ("prs", None),
+        "klingonish": ("und", None), "": ("und", None),
+    }.items():  # fmt: skip
+        assert scope(label) == wanted, label
+        languages = {"languages": [label]}
+        if wanted[0] == "zho":
+            asked_for = teacher(languages).asked_for
+            assert [asked_for(*one) for one in (simplified, traditional)] == [
+                wanted in (one, both) for one in (simplified, traditional)
+            ]
+    pool = [contender(name) for name in "abc"]
+    declared = routing(kind="fixed", teachers={"zh": "a", "zh-TW": "b", "default": "c"})
+    prompts = prompt_table(keys(3), [simplified, traditional, ("por", "Latn")])
+    assert asked(assignments(prompts, pool, declared, SEED)) == [{"a"}, {"b"}, {"c"}]
+    said = teacher({"system": {"zh": "All.", "zh-Hant": "Traditional.", "pt-BR": "Portuguese.", "default": "Others."}})
+    varieties = (simplified, traditional, ("por", "Latn"), ("tur", "Latn"))
+    assert [said.system_for(*one) for one in varieties] == ["All.", "Traditional.", "Portuguese.", "Others."]
+    with pytest.raises(ValidationError, match="has 'tr' and 'tur', which both mean tur"):
+        teacher({"system": {"tr": "One.", "tur": "Another."}})
 
 
 # Who is asked -------------------------------------------------------------------------------------
@@ -221,10 +278,34 @@ def test_reasons_say_why_an_answer_was_taken_or_none() -> None:
     assert [one["candidates"] for one in found] == [2, 1, 0, 1, 3, 0]
     kept = route(prompts, table, pool, routing(kind="reward", penalised="keep"), SEED).to_pylist()
     assert (kept[3]["teacher"], kept[3]["reason"], kept[3]["penalised"]) == ("a", "only_one", True)
+    assert kept[2]["teacher"] is None
     single = route(prompts, table, pool, routing(kind="single", teacher="a"), SEED).to_pylist()
     assert [one["reason"] for one in single] == ["single", "single", "single", "penalised", "single", "none"]
     translate = route(prompts, table, pool, routing(kind="translate", teacher="b"), SEED).to_pylist()
     assert [one["reason"] for one in translate] == ["translate", "none", "none", "none", "translate", "none"]
+
+
+def test_an_empty_answer_is_never_taken() -> None:
+    prompts = prompt_table(keys(3), [("eng", "Latn")] * 3)
+    table = scored(
+        prompts,
+        [
+            {"row": 0, "teacher": "a", "score.a": 9.0, "penalties": ["empty", "truncated"]},
+            {"row": 0, "teacher": "b", "score.a": 1.0, "penalties": ["truncated"]},
+            {"row": 1, "teacher": "a", "score.a": 1.0, "penalties": ["empty"]},
+            {"row": 2, "teacher": "a", "score.a": 1.0, "penalties": ["empty"]},
+            {"row": 2, "teacher": "b", "score.a": 0.0},
+        ],
+    )
+    pool = [contender("a"), contender("b")]
+    kept = route(prompts, table, pool, routing(kind="reward", penalised="keep"), SEED).to_pylist()
+    assert [(one["teacher"], one["reason"]) for one in kept] == [("b", "reward"), (None, "penalised"), ("b", "reward")]
+    single = route(prompts, table, pool, routing(kind="single", teacher="a", penalised="keep"), SEED).to_pylist()
+    assert [(one["teacher"], one["reason"]) for one in single] == [(None, "penalised")] * 3
+    assert empties(table).tolist() == [True, False, True, True, False]
+    assert empties(table[1:4]).tolist() == [False, True, True] and empties(table[:0]).tolist() == []
+    none = pa.table({"penalties": pa.array([None, ["empty"], []], pa.list_(pa.string()))})
+    assert empties(none).tolist() == [False, True, False]
 
 
 ANSWERS = st.lists(
@@ -311,6 +392,39 @@ def test_the_fixed_map_takes_the_best_of_each_variety_and_overall_where_few_were
     assert fixed_teachers(asked_for, made, pool).to_pylist() == ["a", "b", "a", "a"]
     without = [contender("a", languages=["tur"]), *pool[1:]]
     assert fixed_teachers(asked_for, made, without).to_pylist() == [top["eng", 1], "b", top[None, 1], top[None, 1]]
+
+
+def test_a_teacher_that_was_compared_with_none_serves_what_no_other_is_asked_for() -> None:
+    prompts = prompt_table(keys(90), LANGUAGES[:1] * 45 + LANGUAGES[1:2] * 45)
+    languages = ["eng"] * 45 + ["tur"] * 45
+    pool = [contender("a", languages=["eng"]), contender("b", languages=["eng"])]
+    pool += [contender(name, languages=["tur"]) for name in "c"] + [contender(name, languages=["zho"]) for name in "de"]
+    answers = [
+        {"row": row, "teacher": name, "score.a": float(name == "b")}
+        for row, language in enumerate(languages) for name in {"eng": "ab", "tur": "c"}[language]
+    ]  # fmt: skip
+    table = scored(prompts, answers)
+    made = fixed_map(collect([table], pool, SEED), SEED, 30)
+    whole = [row for row in made.to_pylist() if row["language"] is None]
+    assert [row["teacher"] for row in whole[:2]] == ["b", "a"] and {row["teacher"] for row in whole} == set("abcde")
+    assert [(row["place"], row["prompts"], row["advantage"]) for row in whole[2:]] == [
+        (place, 0, None) for place in (2, 3, 4)
+    ]
+    found = fixed_teachers(prompt_table(["x"] * 4, [*LANGUAGES, ("fin", "Latn")]), made, pool).to_pylist()
+    assert found[:2] == ["b", "c"] and found[2] in ("d", "e") and found[3] is None
+    # Who is asked for Chinese goes by what the two are, whatever they are called and wherever they stand.
+    new = dict(zip("abcde", "zyxwv", strict=True))
+    renamed = [Contender(new[one.name], one.identity, one.family, one.asked_for) for one in pool][::-1]
+    again = scored(prompts, [one | {"teacher": new[str(one["teacher"])]} for one in answers])
+    other = fixed_map(collect([again], renamed, SEED), SEED, 30).to_pylist()
+    assert [new[row["teacher"]] for row in whole] == [row["teacher"] for row in other if row["language"] is None]
+    # One scored answer is enough to go on with, none is not.
+    alone = fixed_map(collect([scored(prompts, answers[-1:])], pool, SEED), SEED, 30)
+    assert set(alone["teacher"].to_pylist()) == set("abcde")
+    for parts in ([], [scored(prompts, [{"row": 0, "teacher": "a", "score.a": None}])]):
+        with pytest.raises(WrongSetting, match="nothing to choose teachers by") as caught:
+            fixed_map(collect(parts, pool, SEED), SEED, 30)
+        assert caught.value.faults[0][0] == ("routing", "held_out")
 
 
 def test_a_penalised_answer_counts_as_the_worst_of_its_prompt() -> None:

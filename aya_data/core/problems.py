@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from decimal import Decimal
-from typing import Any, Final, get_args
+from typing import Any, Final, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from aya_data.core.document import Document, PathKey, dotted
 from aya_data.core.errors import Problem, did_you_mean
@@ -91,7 +92,7 @@ def problems_of(
 
     ``also_known`` are keys of the same mapping that somebody else reads.
     """
-    errors: list[dict[str, Any]] = [dict(found) for found in error.errors(include_url=False)]
+    errors = _without_false_lengths([dict(found) for found in error.errors(include_url=False)])
     unknown = {item["loc"] for item in errors if item["type"] == "extra_forbidden"}
     groups: dict[PathKey, list[tuple[PathKey, dict[str, Any]]]] = {}
     for item in errors:
@@ -125,6 +126,34 @@ def problems_of(
     return problems
 
 
+def _without_false_lengths(errors: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Leave out that a list or mapping is too short where it is not: pydantic counts the items that are right."""
+    return [
+        item
+        for item in errors
+        if item["type"] != "too_short"
+        or not isinstance(item.get("input"), Sized)
+        or len(item["input"]) < item["ctx"]["min_length"]
+        or not any(len(other["loc"]) > len(item["loc"]) == _common(other["loc"], item["loc"]) for other in errors)
+    ]
+
+
+def _common(one: PathKey, other: PathKey) -> int:
+    """How many first steps two paths share."""
+    return next((at for at, (a, b) in enumerate(zip(one, other)) if a != b), min(len(one), len(other)))
+
+
+def _keys_of(model: type[BaseModel], loc: PathKey) -> dict[str, FieldInfo]:
+    """Return the keys known at ``loc``: of the branch of a union that its last step names, else of all."""
+    found = models_at(model, loc)
+    named = [inner for inner in found if loc and any(get_args(f.annotation) == (loc[-1],) for f in _tags(inner))]
+    return {key: info for inner in named or found for key, info in fields_of(inner).items()}
+
+
+def _tags(model: type[BaseModel]) -> list[FieldInfo]:
+    return [info for info in fields_of(model).values() if get_origin(info.annotation) is Literal]
+
+
 def _misspelt(missing: PathKey, unknown: Iterable[PathKey]) -> bool:
     """Whether one of the keys ``unknown`` beside ``missing`` is a slip of it, and is said already."""
     beside = [str(path[-1]) for path in unknown if path[:-1] == missing[:-1]]
@@ -143,13 +172,13 @@ def _problem(
     # A filter that stands as a bare name is still called by its name.
     label = (*prefix, *path[len(document.real_path(prefix)) :])
     if kind == "missing":
-        fields = keys_at(model, loc[:-1])
+        fields = _keys_of(model, loc[:-1])
         what = f"the key {loc[-1]!r} is missing in {dotted(label[:-1]) or 'the spec'}"
         about = fields[str(loc[-1])].description if str(loc[-1]) in fields else None
         remedy = f"Add '{loc[-1]}: …'" + (f": {_lower(about)}" if about else ".")
         return document.problem(path[:-1], what, remedy, key=True)
     if kind == "extra_forbidden":
-        known = {*keys_at(model, loc[:-1]), *(also_known if len(loc) == 1 else ())}
+        known = {*_keys_of(model, loc[:-1]), *(also_known if len(loc) == 1 else ())}
         what = f"unknown key {path[-1]!r} in {dotted(label[:-1]) or 'the spec'}"
         return document.problem(path, what, did_you_mean(str(path[-1]), known), key=True)
     what, remedy = describe_error(item)

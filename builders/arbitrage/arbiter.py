@@ -20,6 +20,8 @@ class Arbiter(abc.ABC):
 
     code: tuple[str, ...] = ()
     """Modules that its scores depend on beside its own."""
+    place: tuple[str, ...] = ("arbiter",)
+    """Where its settings stand among those of the source, for errors."""
 
     def __init__(self, name: str, settings: Any, environment: Environment) -> None:
         self.name = name

@@ -162,8 +162,7 @@ class PairsSettings(Settings):
 def impossible(routing: RoutingSettings, pairs: PairsSettings, samples: Mapping[str, int]) -> str | None:
     """Return why no prompt can have two answers to make a pair of, None where one can.
 
-    ``samples`` says how many answers each teacher gives to a prompt it is asked; a teacher that the routing names and
-    that is missing here may give any number.
+    ``samples`` says of every teacher how many answers it gives to a prompt that it is asked; 2 where nobody knows.
     """
     if routing.kind == "reward" or routing.rounds == 2:
         if sum(samples.values()) < 2:

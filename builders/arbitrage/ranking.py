@@ -7,9 +7,9 @@ all together. An arbiter that is silent on some completions of a prompt would ma
 only those arbiters count that score most of its completions (without penalty), and a completion that one of these does
 not score has none.
 
-**Order.** Completions without penalty stand before those with one, empty ones last; then scored ones before others, then the better score.
-Equal scores are a tie, broken by a keyed hash of the prompt and what the answer says, then of its request; the place
-in the table, by teacher and sample, decides only between equal answers to one request.
+**Order.** Completions without penalty stand before those with one, and empty ones last; then scored ones before
+others, then the better score. Equal scores are a tie, broken by a keyed hash of the prompt and what the answer says,
+then of its request; the place in the table, by teacher and sample, decides only between equal answers to one request.
 """
 
 from __future__ import annotations

@@ -43,6 +43,7 @@ from aya_data.builders.arbitrage.arbiter import Arbiter
 from aya_data.builders.arbitrage.arbiters.judge import JudgeArbiter, JudgeSettings, Model
 from aya_data.builders.arbitrage.review_sheet import HumanSettings, Verdict, answer_keys, read_verdicts
 from aya_data.builders.arbitrage.tables import SCORE
+from aya_data.core.errors import WrongSetting
 from aya_data.core.identity import digest, draws
 from aya_data.core.settings import Number, Settings, wrong
 from aya_data.core.stage import Environment
@@ -80,6 +81,7 @@ mean of the measures' ranks within the language, 0 to 1; the measures themselves
 DIVERGENCE: Final = "divergence"
 """The column of :func:`text_divergence` in a table of scores."""
 CELLS = 1 << 22
+PLACE: Final = ("review", "with")
 
 
 class ReviewSettings(Settings, Generic[Model]):
@@ -300,6 +302,7 @@ class HumanArbiter(Arbiter):
     """Scores completions with what people wrote into review sheets; the mean where several did."""
 
     code: tuple[str, ...] = ("aya_data.builders.arbitrage.review_sheet",)
+    place = PLACE
     settings: HumanSettings
 
     def __init__(self, name: str, settings: HumanSettings, environment: Environment) -> None:
@@ -310,8 +313,16 @@ class HumanArbiter(Arbiter):
 
     @cached_property
     def verdicts(self) -> Mapping[str, list[Verdict]]:
-        """All verdicts, by key of the answer. Raises :class:`~aya_data.core.errors.InputError`, with file and line."""
+        """All verdicts, by key of the answer. Raises :class:`~aya_data.core.errors.InputError`, with file and line, or
+        :class:`~aya_data.core.errors.WrongSetting` for a sheet that is not there."""
         found: dict[str, list[Verdict]] = {}
+        faults: list[tuple[tuple[str | int, ...], str, str]] = []
+        for number, path in enumerate(self.settings.verdicts):
+            if not (self.environment.base / path).is_file():
+                remedy = "Remove it from verdicts until it exists."
+                faults.append(((*self.place, "verdicts", number), f"there is no review sheet {path!r}", remedy))
+        if faults:
+            raise WrongSetting(faults)
         for path in self.settings.verdicts:
             for verdict in read_verdicts(self.environment.base / path, path, self.settings.scale):
                 found.setdefault(verdict.answer, []).append(verdict)
@@ -350,4 +361,6 @@ def reviewer(name: str, settings: ReviewSettings[Any], environment: Environment)
     """Return the arbiter that reviews; it is given :func:`chosen_rows` of the completions."""
     if isinstance(settings.reviewer, HumanSettings):
         return HumanArbiter(name, settings.reviewer, environment)
-    return JudgeArbiter(name, settings.reviewer, environment)
+    judge = JudgeArbiter(name, settings.reviewer, environment)
+    judge.place = PLACE
+    return judge

@@ -9,10 +9,11 @@ from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from aya_data.builders.arbitrage.arbiters import ArbiterUnion
 from aya_data.builders.arbitrage.arbiters.heuristic import HeuristicSettings
-from aya_data.builders.arbitrage.pairs import PairsSettings
+from aya_data.builders.arbitrage.pairs import PairsSettings, impossible
 from aya_data.builders.arbitrage.review import ReviewSettings
 from aya_data.builders.arbitrage.routing import RoutingSettings
-from aya_data.builders.arbitrage.teachers import TeacherUnion
+from aya_data.builders.arbitrage.teachers import TeacherUnion, samples_of
+from aya_data.builders.arbitrage.teachers.recorded import RecordedSettings
 from aya_data.builders.arbitrage.translated import TranslatedSettings
 from aya_data.core.settings import Settings, SourceName, check_slug, wrong
 
@@ -72,9 +73,15 @@ class ArbitrageSettings(Settings):
     def _check(self) -> ArbitrageSettings:
         for name in self.teachers:
             check_slug(name)
-        self.routing.check(list(self.teachers))
+        translated = [name for name, teacher in self.teachers.items() if isinstance(teacher, TranslatedSettings)]
+        recorded = [name for name, teacher in self.teachers.items() if isinstance(teacher, RecordedSettings)]
+        self.routing.check(list(self.teachers), [*translated, *recorded])
         if self.pairs is not None:
             self.pairs.check(list(self.teachers))
+            samples = {name: samples_of(teacher) for name, teacher in self.teachers.items()}
+            if reason := impossible(self.routing, self.pairs, samples):
+                remedy = "Take another routing, more samples, or no pairs."
+                raise wrong(f"asks for pairs that cannot be: {reason}", remedy)
         if not self.answers and self.pairs is None:
             raise wrong("makes neither answers nor pairs", "Write 'answers: true', or pairs.")
         return self

@@ -6,7 +6,7 @@ Speak Many Languages" (arXiv 2407.02552): an English answer of a weaker model, m
 Three steps ask: ``translate/<teacher>`` for the prompt in the pivot language, ``answer/<teacher>`` for the model's
 answer to that, ``generate/<teacher>`` for the answer in the prompt's language. A prompt in the pivot language is
 answered as it is. Only prompts with one turn are asked: of a conversation, a translation would lose what refers to
-what.
+what, and of a system prompt, that it is one.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Annotated, Any, Final, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from aya_data.builders.arbitrage.completions import conversations
 from aya_data.builders.arbitrage.teacher import LanguageName, TeacherSettings, sample_seed, with_system
@@ -57,6 +57,29 @@ class TranslatedSettings(TeacherSettings):
         description="What the translator is told: {source} and {target} become names of languages, {text} the text.",
     )
 
+    @model_validator(mode="after")
+    def _check(self) -> TranslatedSettings:
+        """Refuse what nobody would heed."""
+        answers, translator = self.answers, self.translator
+        ignored = {
+            "has a system prompt, which nobody is told": (self.system, "Write it under answers."),
+            "has a price, and asks two models": (self.price, "Write one under answers, and one under translator."),
+            "has answers for some languages alone": (answers.languages, "Write languages beside answers, not in it."),
+            "has a translator for some languages alone": (
+                translator.languages,
+                "Write languages beside translator, not in it.",
+            ),
+            "has a translator with a system prompt": (translator.system, "Write it into instruction."),
+            "has a translator with more than one sample": (
+                samples_of(translator) > 1 or None,
+                "Translate each answer once; several samples go under answers.",
+            ),
+        }
+        for what, (found, remedy) in ignored.items():
+            if found is not None:
+                raise wrong(what, remedy)
+        return self
+
     @property
     def model(self) -> str:
         """The name of the model that answers."""
@@ -68,8 +91,9 @@ class Translated(Voice):
 
     def __init__(self, name: str, settings: TranslatedSettings, environment: Environment) -> None:
         self.name, self.settings, self.environment = name, settings, environment
-        self.answers = make_voice(f"{name} (answers)", settings.answers, environment)
-        self.translator = make_voice(f"{name} (translator)", settings.translator, environment)
+        place = ("teachers", name)
+        self.answers = make_voice(f"{name} (answers)", settings.answers, environment, (*place, "answers"))
+        self.translator = make_voice(f"{name} (translator)", settings.translator, environment, (*place, "translator"))
 
     def identity(self) -> Mapping[str, Any]:
         """Both models, and what the translator is told."""
@@ -102,11 +126,10 @@ class Translated(Voice):
         seed = self.environment.seed
         listed = zip(prompts["language"].to_pylist(), prompts["script"].to_pylist(), conversations(prompts))
         for row, (language, script, turns) in enumerate(listed):
-            users = [content for role, content in turns if role == "user"]
-            if not asked[row] or len(users) != 1 or len(turns) > 2:
+            if not asked[row] or [role for role, _ in turns] != ["user"]:
                 continue
             native = language == resolve(self.settings.pivot).variety.language
-            for tag, messages in self._about(stage, language, users[0], native, said.get(row, [])):
+            for tag, messages in self._about(stage, language, turns[0][1], native, said.get(row, [])):
                 drawn = sample_seed(seed, messages, int(tag))
                 key = request_key(voice, messages, drawn, int(tag))
                 yield Asked(row, tag, Request(key, messages, drawn, int(tag), f"{language}_{script}"))
@@ -114,13 +137,14 @@ class Translated(Voice):
     def _about(
         self, stage: str, language: str, text: str, native: bool, said: list[tuple[str, str]]
     ) -> list[tuple[str, tuple[tuple[str, str], ...]]]:
-        pivot = resolve(self.settings.pivot).variety.language
+        variety = resolve(self.settings.pivot).variety
+        pivot = variety.language
         if stage == "translate":
             return [] if native else [("0", self._translation(text, language, pivot))]
         if stage == "generate":
             return [] if native else [(tag, self._translation(answer, pivot, language)) for tag, answer in said]
         questions = [text] if native else [translation for _, translation in said]
-        system = self.settings.answers.system_for(pivot, "Latn")
+        system = self.settings.answers.system_for(pivot, variety.script)
         turns = [with_system((("user", question),), system) for question in questions]
         return [(str(sample), messages) for messages in turns for sample in range(samples_of(self.settings.answers))]
 

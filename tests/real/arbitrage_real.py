@@ -224,10 +224,15 @@ class Board:
         """The mean published win rate of the teachers that were picked, in percent."""
         rates = {slug(model): rate for model, (_, rate) in PUBLISHED.items()}
         known = [pick for pick in picked if pick.teacher in rates]
-        if len(known) < len(picked) / 2:
+        if len(known) < 0.9 * len(picked):
             return None
         rows = [self.prompts[pick.prompt] for pick in known]
         return share(self.hashes[rows], np.array([rates[pick.teacher] for pick in known]))
+
+    def mean(self, scorer: str, picked: Sequence[Pick]) -> Interval:
+        """The mean of what a scorer says of the picked answers."""
+        rows = [self.prompts[pick.prompt] for pick in picked]
+        return share(self.hashes[rows], self.values[scorer][rows, [self.models[pick.teacher] for pick in picked]])
 
     def correlation(self, scorer: str, other: Floats) -> Interval:
         """The mean over prompts of the correlation of a scorer with something else."""
@@ -420,8 +425,12 @@ def table(recording: Recording, figures: Figures, against: str) -> dict[str, Any
         rate = figures.board.published(picked)
         if rate is not None:
             row["published_rate"] = rate.json()
+        if JUDGE in figures.board.values:
+            row["liked"] = figures.board.mean(JUDGE, picked).json()
         print(f"  {kind} ({row['prompts']} prompts, {row['completions']} completions each)", end=" ")
         print("" if rate is None else f"published rate of the teachers {_shown(rate, False)}")
+        if "liked" in row:
+            print(f"    the judge prefers it to the baseline's by {_shown(figures.board.mean(JUDGE, picked))}")
         for scorer in figures.board.values:
             won, ahead = figures.board.won(scorer, picked, against)
             row[scorer] = {"won": won.json(), "ahead": ahead.json()}

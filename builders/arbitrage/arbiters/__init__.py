@@ -75,8 +75,12 @@ ArbiterUnion = Annotated[
 
 def arbiters_of(settings: Any, environment: Environment) -> dict[str, Arbiter]:
     """Make the arbiters of a spec, by name: the members of an ensemble, or one that is called by its kind."""
-    members = settings.members if isinstance(settings, EnsembleSettings) else {settings.kind: settings}
-    return {name: KINDS[member.kind](name, member, environment) for name, member in sorted(members.items())}
+    together = isinstance(settings, EnsembleSettings)
+    members = settings.members if together else {settings.kind: settings}
+    found = {name: KINDS[member.kind](name, member, environment) for name, member in sorted(members.items())}
+    for name, arbiter in found.items() if together else ():
+        arbiter.place = ("arbiter", "members", name)
+    return found
 
 
 def weights_of(settings: Any) -> dict[str, float]:

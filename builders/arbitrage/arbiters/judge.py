@@ -63,8 +63,7 @@ THINKING, THOUGHT = "<think>", "</think>"
 
 
 def _rubric(value: str | Mapping[str, str]) -> str | Mapping[str, str]:
-    rubrics.check_rubric(value)
-    return value
+    return rubrics.checked_rubric(value)
 
 
 def _unsampled(schema: dict[str, Any]) -> None:
@@ -88,7 +87,7 @@ class JudgeSettings(Settings, Generic[Model]):
         "quality",
         min_length=1,
         description="What makes an answer good: quality, correctness, fluency or harmlessness; or a text of your own, "
-        "or one for each language (ISO 639-3) with 'default' for the others.",
+        "or one for each language or variety with 'default' for the others.",
         examples=["fluency", "Is the poem any good? Does it rhyme?"],
     )
     scale: tuple[Number, Number] = Field(
@@ -236,7 +235,7 @@ class JudgeArbiter(Arbiter):
 
     def voice(self) -> Voice:
         """The model."""
-        return make_voice(self.name, self.settings.model, self.environment)
+        return make_voice(self.name, self.settings.model, self.environment, (*self.place, "model"))
 
     def expected(self, completions: int) -> int:
         """How many questions there are about so many different answers."""

@@ -90,11 +90,17 @@ def _identity(model: LocalModel, dtype: str) -> dict[str, Any]:
 class TransformersRewardModel(Voice):
     """A reward model in a process of its own; it answers a conversation with a number."""
 
-    def __init__(self, name: str, settings: TransformersRewardSettings, environment: Environment) -> None:
+    def __init__(
+        self,
+        name: str,
+        settings: TransformersRewardSettings,
+        environment: Environment,
+        path: tuple[str, ...] = ("arbiter",),
+    ) -> None:
         self.name = name
         self.settings = settings
         self.environment = environment
-        self.model = LocalModel(settings, environment)
+        self.model = LocalModel(settings, environment, path=path)
 
     def identity(self) -> Mapping[str, Any]:
         """Digests of all files of the model, its chat template, and the precision."""
@@ -136,11 +142,7 @@ class RewardModelArbiter(Arbiter):
 
     def __init__(self, name: str, settings: Any, environment: Environment) -> None:
         super().__init__(name, settings, environment)
-        self._voice: Voice = (
-            VllmRewardModel(name, settings, environment)
-            if isinstance(settings, VllmRewardSettings)
-            else TransformersRewardModel(name, settings, environment)
-        )
+        self._voice: Voice | None = None
         self._key: str | None = None
 
     def identity(self) -> Mapping[str, Any]:
@@ -149,12 +151,19 @@ class RewardModelArbiter(Arbiter):
 
     def voice(self) -> Voice:
         """The reward model."""
+        if self._voice is None:
+            own, place = self.settings, self.place
+            self._voice = (
+                VllmRewardModel(self.name, own, self.environment, place)
+                if isinstance(own, VllmRewardSettings)
+                else TransformersRewardModel(self.name, own, self.environment, place)
+            )
         return self._voice
 
     def requests(self, prompts: pa.Table, completions: pa.Table) -> Iterator[Asked]:
         """Ask about every completion, in its conversation; tags are ``teacher/sample``."""
         if self._key is None:
-            self._key = voice_key(self._voice)
+            self._key = voice_key(self.voice())
         asked = conversations(prompts)
         names = ("row", "teacher", "sample", "text", "language", "script")
         for row, teacher, sample, text, language, script in zip(*(completions[name].to_pylist() for name in names)):

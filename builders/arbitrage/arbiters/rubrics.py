@@ -25,7 +25,7 @@ from typing import Any, Final, Literal
 
 from aya_data.core.errors import did_you_mean
 from aya_data.core.identity import digest, frame, framed_digest
-from aya_data.core.language import name
+from aya_data.core.language import name, resolve
 from aya_data.core.settings import wrong
 
 __all__ = ["BUILT_IN", "DATA_FILES", "ENGLISH", "Codes", "Turn", "codes", "instruction", "material", "rubric_text"]
@@ -74,24 +74,46 @@ def codes(seed: int, turns: Sequence[Turn], answers: Sequence[str]) -> Codes:
         attempt += 1
 
 
-def rubric_text(rubric: str | Mapping[str, str], language: str) -> str:
-    """The rubric in ``language`` if there is one, else in English, or as it was written in the spec."""
+def rubric_text(rubric: str | Mapping[str, str], language: str, variety: str = "") -> str:
+    """The rubric in ``language`` if there is one, else in English, or as it was written in the spec: of a ``variety``,
+    of its language, or by default."""
     if isinstance(rubric, Mapping):
-        return rubric.get(language) or rubric["default"]
+        return rubric.get(variety) or rubric.get(language) or rubric["default"]
     if rubric not in BUILT_IN:
         return rubric
     texts = _texts().get(language, _texts()[ENGLISH])
     return str(texts["rubrics"][rubric])
 
 
-def check_rubric(rubric: str | Mapping[str, str]) -> None:
-    """Raise for the name of a rubric that there is not: a text is no name if it is more than one word."""
+def checked_rubric(rubric: str | Mapping[str, str]) -> str | Mapping[str, str]:
+    """Return the rubric, those of languages by code (``tur``, or ``zho_Hant`` for a variety).
+
+    Raises for the name of a rubric that there is not (a text is no name if it is more than one word), and for what is
+    no language.
+    """
     if isinstance(rubric, Mapping):
         if "default" not in rubric:
             raise wrong("has no rubric for other languages", "Add 'default: …'.")
-        return
+        found: dict[str, str] = {}
+        for label, text in rubric.items():
+            code = label if label == "default" else _code(label)
+            if code in found:
+                raise wrong(f"has two rubrics for {code}", "Keep one of them.")
+            found[code] = text
+        return found
     if rubric not in BUILT_IN and rubric.isascii() and len(rubric.split()) < 2:
         raise wrong(f"names no rubric: {rubric!r}", f"{did_you_mean(rubric, BUILT_IN)} Or write the criteria out.")
+    return rubric
+
+
+def _code(label: str) -> str:
+    """The code of a language; of a variety where the label says more than the language."""
+    found = resolve(label)
+    if not found.ok:
+        raise wrong(f"has a rubric for {label!r}, which is no language", found.reason or "Or write 'default'.")
+    language = found.variety.language
+    more = "_" in label or found.variety != resolve(language).variety
+    return f"{language}_{found.variety.script}" if more else language
 
 
 def instruction(
@@ -111,7 +133,8 @@ def instruction(
     texts = _texts().get(told_in, _texts()[ENGLISH])
     task = texts[mode].replace("<low>", scale[0]).replace("<high>", scale[1])
     lines = [f"{task} {texts['blocks']}"]
-    lines.append(f"{texts['criteria']} {rubric_text(rubric, told_in if isinstance(rubric, str) else language)}")
+    criteria = rubric_text(rubric, told_in) if isinstance(rubric, str) else rubric_text(rubric, language, variety)
+    lines.append(f"{texts['criteria']} {criteria}")
     if language != "und":
         lines.append(texts["language"].replace("<language>", f"{name(variety)} ({variety})"))
     lines.append(f"{texts['critique' if critique else 'plain']} {texts[f'verdict_{mode}']}")

@@ -29,9 +29,15 @@ ENGINES: Final = {
 }
 
 
-def make_voice(name: str, settings: TeacherSettings, environment: Environment) -> Voice:
-    """Make the voice of a teacher."""
-    voice: Voice = ENGINES[settings.engine](name, settings, environment)  # type: ignore[attr-defined]
+def make_voice(
+    name: str, settings: TeacherSettings, environment: Environment, path: tuple[str, ...] | None = None
+) -> Voice:
+    """Make the voice of a teacher, or of another model that is written as one.
+
+    ``path`` leads to its settings from those of the source, for errors. Default: the teacher ``name``.
+    """
+    engine = ENGINES[settings.engine]  # type: ignore[attr-defined]
+    voice: Voice = engine(name, settings, environment, ("teachers", name) if path is None else path)
     return voice
 
 

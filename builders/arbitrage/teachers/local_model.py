@@ -28,7 +28,7 @@ from pydantic import Field
 from aya_data.builders.hub_requests import USUAL, Refused, ask, hub_endpoint, is_missing, refusal
 from aya_data.builders.repository import RemoteFile, Repository, fetch, location
 from aya_data.core import durable
-from aya_data.core.errors import HubUnreachable, InputError, NotFound
+from aya_data.core.errors import HubUnreachable, InputError, NotFound, WrongSetting
 from aya_data.core.identity import digest
 from aya_data.core.settings import Settings
 from aya_data.core.stage import Environment
@@ -324,25 +324,36 @@ class LocalModel:
         *,
         adapter: str | None = None,
         adapter_revision: str | None = None,
+        path: tuple[str, ...] = (),
     ) -> None:
-        self.settings, self.environment = settings, environment
+        self.settings, self.environment, self.path = settings, environment, path
         self.adapter, self.adapter_revision = adapter, adapter_revision
         self._found: dict[str, ModelFiles] | None = None
 
     @property
     def files(self) -> Mapping[str, ModelFiles]:
-        """The files of ``model``, and of ``tokenizer`` and ``adapter`` where they are others. Found on first use."""
+        """The files of ``model``, and of ``tokenizer`` and ``adapter`` where they are others. Found on first use.
+
+        Raises :class:`WrongSetting` where one of them is not to be had.
+        """
         if self._found is None:
-            own, where = self.settings, self.environment
-            found = {"model": locate_files("model", own.model, own.revision, where)}
+            own = self.settings
+            found = {"model": self._located("model", own.model, own.revision)}
             if own.tokenizer is not None:
-                found["tokenizer"] = locate_files("tokenizer", own.tokenizer, own.tokenizer_revision, where)
+                found["tokenizer"] = self._located("tokenizer", own.tokenizer, own.tokenizer_revision)
             elif "tokenizer" not in found["model"].content:
-                raise NotFound("tokenizer", own.model, remedy="The model has none: name one under 'tokenizer'.")
+                error = NotFound("tokenizer", own.model, remedy="The model has none: name one under 'tokenizer'.")
+                raise WrongSetting([((*self.path, "model"), error.what, error.remedy)])
             if self.adapter is not None:
-                found["adapter"] = locate_files("adapter", self.adapter, self.adapter_revision, where)
+                found["adapter"] = self._located("adapter", self.adapter, self.adapter_revision)
             self._found = found
         return self._found
+
+    def _located(self, kind: Kind, name: str, revision: str | None) -> ModelFiles:
+        try:
+            return locate_files(kind, name, revision, self.environment)
+        except InputError as error:
+            raise WrongSetting([((*self.path, kind), error.what, error.remedy)]) from error
 
     def template(self) -> str | None:
         """The text of the chat template that the settings name; None means the tokenizer's own."""
@@ -354,7 +365,8 @@ class LocalModel:
             return path.read_text("utf-8")
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or "it is no text"
-            raise InputError(f"the chat template {path} cannot be read: {reason}", "Name a Jinja file.") from error
+            what = f"the chat template {path} cannot be read: {reason}"
+            raise WrongSetting([((*self.path, "chat_template"), what, "Name a Jinja file.")]) from error
 
     def config(self) -> Mapping[str, Any]:
         """The model's configuration (``config.json``)."""

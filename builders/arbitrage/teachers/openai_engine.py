@@ -170,8 +170,11 @@ def _optional(sampling: Sampling) -> dict[str, Any]:
 class OpenAITeacher(Voice):
     """A model behind a server. Its identity is what the spec says of it; the server's address is none of it."""
 
-    def __init__(self, name: str, settings: OpenAISettings, environment: Environment) -> None:
+    def __init__(
+        self, name: str, settings: OpenAISettings, environment: Environment, path: tuple[str, ...] | None = None
+    ) -> None:
         self.name, self.settings, self.environment = name, settings, environment
+        self.path = ("teachers", name) if path is None else path
 
     def identity(self) -> Mapping[str, Any]:
         """Model, revision and every field of a request but messages and seed."""

@@ -207,13 +207,16 @@ class RecordedTeacher(Voice):
 
     priced = False
 
-    def __init__(self, name: str, settings: RecordedSettings, environment: Environment) -> None:
+    def __init__(
+        self, name: str, settings: RecordedSettings, environment: Environment, path: tuple[str, ...] | None = None
+    ) -> None:
         self.name = name
         self.settings = settings
         self.environment = environment
+        self.path = ("teachers", name) if path is None else path
 
     def __getstate__(self) -> dict[str, Any]:
-        kept = ("name", "settings", "environment")
+        kept = ("name", "settings", "environment", "path")
         return {name: value for name, value in self.__dict__.items() if name in kept}
 
     def identity(self) -> Mapping[str, Any]:
@@ -294,12 +297,10 @@ class RecordedTeacher(Voice):
             units = builder.units()
         except WrongSetting as error:
             faults = [
-                (("teachers", self.name, setting), what.removeprefix(f"the source {self.name!r}: "), remedy)
+                ((*self.path, setting), what.removeprefix(f"the source {self.name!r}: "), remedy)
                 for _, what, remedy in error.faults
             ]
-            raise WrongSetting(
-                [(path, f"the teacher {self.name!r}: {what}", said) for path, what, said in faults]
-            ) from None
+            raise WrongSetting([(path, f"{self._called}: {what}", said) for path, what, said in faults]) from None
         found = {
             unit.location: _File(unit.location, unit.name, unit.digest, unit.labels["format"])  # type: ignore[arg-type]
             for unit in units
@@ -307,7 +308,11 @@ class RecordedTeacher(Voice):
         return tuple(file for _, file in sorted(found.items()))
 
     def _wrong(self, path: tuple[str, ...], what: str, remedy: str) -> WrongSetting:
-        return WrongSetting([(("teachers", self.name, *path), f"the teacher {self.name!r}: {what}", remedy)])
+        return WrongSetting([((*self.path, *path), f"{self._called}: {what}", remedy)])
+
+    @property
+    def _called(self) -> str:
+        return f"the {'teacher' if self.path == ('teachers', self.name) else 'model'} {self.name!r}"
 
     def _digest(self, own: npt.NDArray[np.bool_]) -> str:
         scan = self._scan
@@ -340,7 +345,7 @@ class RecordedTeacher(Voice):
                         at += len(data)
                 count += 1
         if count != len(own):
-            raise BuildError(f"the files of the teacher {self.name!r} changed while they were in use", "Run again.")
+            raise BuildError(f"the files of {self._called} changed while they were in use", "Run again.")
         index: dict[bytes, list[int]] = {}
         for number in sorted(range(len(asked)), key=lambda number: (asked[number], order[number])):
             entries = index.setdefault(asked[number], [])

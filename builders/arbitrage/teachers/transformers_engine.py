@@ -77,12 +77,18 @@ class TransformersSettings(Batching, TeacherSettings):
 class TransformersTeacher(Voice):
     """A model of transformers that answers."""
 
-    def __init__(self, name: str, settings: TransformersSettings, environment: Environment) -> None:
+    def __init__(
+        self, name: str, settings: TransformersSettings, environment: Environment, path: tuple[str, ...] | None = None
+    ) -> None:
         self.name = name
         self.settings = settings
         self.environment = environment
         self.model = LocalModel(
-            settings, environment, adapter=settings.adapter, adapter_revision=settings.adapter_revision
+            settings,
+            environment,
+            adapter=settings.adapter,
+            adapter_revision=settings.adapter_revision,
+            path=("teachers", name) if path is None else path,
         )
 
     def identity(self) -> Mapping[str, Any]:

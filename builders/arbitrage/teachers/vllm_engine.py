@@ -176,12 +176,18 @@ class VllmScorerSettings(VllmEngine):
 class VllmTeacher(Voice):
     """A language model that answers."""
 
-    def __init__(self, name: str, settings: VllmSettings, environment: Environment) -> None:
+    def __init__(
+        self, name: str, settings: VllmSettings, environment: Environment, path: tuple[str, ...] | None = None
+    ) -> None:
         self.name = name
         self.settings = settings
         self.environment = environment
         self.model = LocalModel(
-            settings, environment, adapter=settings.adapter, adapter_revision=settings.adapter_revision
+            settings,
+            environment,
+            adapter=settings.adapter,
+            adapter_revision=settings.adapter_revision,
+            path=("teachers", name) if path is None else path,
         )
 
     def identity(self) -> Mapping[str, Any]:
@@ -220,11 +226,13 @@ class VllmTeacher(Voice):
 class VllmScorer(Voice):
     """A reward model: a sequence classification model with one label. A score is its raw logit."""
 
-    def __init__(self, name: str, settings: VllmScorerSettings, environment: Environment) -> None:
+    def __init__(
+        self, name: str, settings: VllmScorerSettings, environment: Environment, path: tuple[str, ...] = ("arbiter",)
+    ) -> None:
         self.name = name
         self.settings = settings
         self.environment = environment
-        self.model = LocalModel(settings, environment)
+        self.model = LocalModel(settings, environment, path=path)
 
     def identity(self) -> Mapping[str, Any]:
         """Digests of all files of the model, the chat template, and the precision."""
