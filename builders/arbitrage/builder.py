@@ -486,9 +486,9 @@ class ArbitrageBuilder(GeneratingBuilder):
         settings = self._settings_of[teacher]
         model = str(getattr(settings, "model", None) or teacher)
         if isinstance(settings, TranslatedSettings):
-            translator = getattr(settings.translator, "model", None) or settings.translator.engine
+            translator = getattr(settings.translator, "model", None) or f"the translator of {teacher}"
             pivot = resolve(settings.pivot).variety.language
-            return Author(model, str(translator), pivot, settings.system_for)
+            return Author(model, str(translator), pivot, settings.answers.system_for)
         return Author(model, None, "", settings.system_for)
 
     def publish(self, tables: Mapping[str, pa.Table]) -> Mapping[str, pa.Table]:

@@ -81,9 +81,9 @@ class TranslatedSettings(TeacherSettings):
         return self
 
     @property
-    def model(self) -> str:
-        """The name of the model that answers."""
-        return str(getattr(self.answers, "model", None) or self.answers.engine)
+    def model(self) -> str | None:
+        """The name of the model that answers; None for a recording that does not say."""
+        return self.answers.model
 
 
 class Translated(Voice):
