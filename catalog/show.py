@@ -271,7 +271,9 @@ def _other(entry: Mapping[str, Any], text: Mapping[str, Any] | None, release: st
     note = ""
     if text is None:
         read = entry["stage"].startswith(("read:", "derive:"))
-        note = "rows were made from it" if entry["outcome"] == "consumed" else "it did not become a row" if read else "its text is no longer in the store: build again to see it"
+        note = "it did not become a row" if read else "its text is no longer in the store: build again to see it"
+        if entry["outcome"] == "consumed":
+            note = "rows were made from it"
     else:
         file, row = place_of(text)
     return Shown(

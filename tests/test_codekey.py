@@ -69,7 +69,8 @@ def same_meaning(source: str) -> Iterator[tuple[str, str]]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.FunctionDef | ast.ClassDef) and node.body:
             first = node.body[0]
-            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
+            said = first.value if isinstance(first, ast.Expr) else None
+            if isinstance(said, ast.Constant) and isinstance(said.value, str):
                 first.value = ast.Constant("Another docstring.")
             elif not isinstance(node, ast.Module):
                 node.body.insert(0, ast.Expr(ast.Constant("A docstring where there was none.")))

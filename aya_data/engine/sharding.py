@@ -117,15 +117,16 @@ def _gather(
             rows = shape(table, kind, with_tools)
             writer.write(rows)
             digests.append(block_digest(rows))
-            said = pc.struct_field(table["messages"].combine_chunks().flatten(), "content")
-            chars += pc.sum(pc.utf8_length(said)).as_py() or 0
+            chars += _chars(table["messages"])
+            if kind == "preference":  # the turns that both sides share count once
+                chars += _chars(table["chosen"]) + _chars(table["rejected"]) - 2 * _chars(table["messages"])
             if (counted := pc.sum(table["n_tokens"]).as_py()) is not None:
                 tokens = (tokens or 0) + counted
             for row in table.group_by(list(GROUPS)).aggregate([([], "count_all")]).to_pylist():
                 key = tuple(str(row[name]) for name in GROUPS)
                 groups[key] = groups.get(key, 0) + row["count_all"]
             terms |= {t for listed in table["terms"].to_pylist() for t in listed or ()}
-            del table, rows, said  # before the next block is read
+            del table, rows  # before the next block is read
     return {
         "digest": joined_digest(digests),
         "chars": chars,
@@ -133,6 +134,11 @@ def _gather(
         "groups": [[*key, count] for key, count in sorted(groups.items())],
         "terms": sorted(terms),
     }
+
+
+def _chars(conversations: pa.ChunkedArray) -> int:
+    said = pc.struct_field(conversations.combine_chunks().flatten(), "content")
+    return int(pc.sum(pc.utf8_length(said)).as_py() or 0)
 
 
 def _ordered(tables: list[pa.Table]) -> pa.Table:

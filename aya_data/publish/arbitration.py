@@ -200,9 +200,8 @@ def _strategies(comparison: Report) -> list[str]:
         if row["strategy"] == "single" and row not in best:
             continue
         name = STRATEGIES[row["strategy"]] + (f" {_code(row['teacher'])}" if row["teacher"] else "")
-        shares = ", ".join(
-            f"{_code(teacher)} {_percent(share)}" for teacher, share in list(row["shares"].items())[:BEST]
-        )
+        largest = sorted(row["shares"].items(), key=lambda pair: (-pair[1], pair[0]))[:BEST]
+        shares = ", ".join(f"{_code(teacher)} {_percent(share)}" for teacher, share in largest)
         shown.append((name, _interval(row["mean"]), _interval(row["gain"]), _number(row["paid"]), shares))
     left = len(singles) - len(best)
     about = (
