@@ -151,7 +151,7 @@ def review_sheet(
     source asks people, where the build has not come so far, and where the file is there already.
     """
     from aya_data.builders.arbitrage.builder import SHEET
-    from aya_data.builders.arbitrage.review_sheet import write_sheet
+    from aya_data.builders.arbitrage.review.sheet import write_sheet
 
     reviewed = sorted({stage.source for stage in made.stages if stage.step == SHEET})
     if not reviewed:
@@ -258,7 +258,7 @@ def gc(workspace: str | Path | None = None, *, downloads: bool = False) -> tuple
     With ``downloads`` those that are complete go too: nothing else holds them here, so the next build
     that reads them asks the Hub again. Returns how many and how many bytes.
     """
-    from aya_data.builders.repository import sweep
+    from aya_data.builders.hub.repository import sweep
 
     place = open_workspace(workspace)
     if not place.root.exists():

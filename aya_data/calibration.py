@@ -19,7 +19,7 @@ from aya_data.core.errors import InputError, NotFound
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from aya_data.filters.language_trial import Trial
+    from aya_data.filters.language_id.trial import Trial
 
 __all__ = ["Calibrated", "calibrate", "read_labelled"]
 
@@ -86,7 +86,8 @@ def calibrate(
     import numpy as np
 
     from aya_data.core import language as languages
-    from aya_data.filters import language_calibration, language_trial
+    from aya_data.filters.language_id import calibration as language_calibration
+    from aya_data.filters.language_id import trial as language_trial
     from aya_data.text import language_model
 
     found = language_model.locate(model, base=Path(), cache=cache or Path(".aya-data/cache"))

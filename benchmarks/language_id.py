@@ -16,7 +16,7 @@ import pyarrow as pa
 from aya_data.core.policy import POLICIES
 from aya_data.core.row import MESSAGES
 from aya_data.core.stage import Environment
-from aya_data.filters.language_id import LanguageId
+from aya_data.filters.language_id.filter import LanguageId
 from aya_data.text import language_model
 from benchmarks.corpus import LABELS, texts
 from benchmarks.report import Report, spread

@@ -15,7 +15,7 @@ BUILDERS: dict[str, str] = {
     "aya_evaluation_suite": ("aya_data.builders.aya_evaluation_suite:AyaEvaluationSuiteBuilder"),
     "dolly": "aya_data.builders.dolly:DollyBuilder",
     "files": "aya_data.builders.files:FilesBuilder",
-    "hub": "aya_data.builders.hub:HubBuilder",
+    "hub": "aya_data.builders.hub.builder:HubBuilder",
     "oasst": "aya_data.builders.oasst:OasstBuilder",
     "template": "aya_data.builders.template:TemplateBuilder",
     "xp3x": "aya_data.builders.xp3x:XP3xBuilder",

@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from aya_data.builders.records import Record, format_of, read_records
+from aya_data.builders.records.reader import Record, format_of, read_records
 from aya_data.builders.upstream import (
     Choice,
     File,

@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from aya_data.builders.dolly import source_group
-from aya_data.builders.records import Record
+from aya_data.builders.records.reader import Record
 from aya_data.builders.upstream import (
     Choice,
     UpstreamBuilder,

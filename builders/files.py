@@ -14,9 +14,9 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
-from aya_data.builders.mapping import Mapper, MappingSettings
-from aya_data.builders.raw import open_location
-from aya_data.builders.records import (
+from aya_data.builders.mapping.mapper import Mapper, MappingSettings
+from aya_data.builders.records.raw import open_location
+from aya_data.builders.records.reader import (
     DELIMITERS,
     EXTENSIONS,
     Broken,

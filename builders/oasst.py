@@ -25,7 +25,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from aya_data.builders.records import Broken, Record
+from aya_data.builders.records.reader import Broken, Record
 from aya_data.builders.upstream import (
     Choice,
     UpstreamBuilder,

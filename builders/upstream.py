@@ -25,8 +25,8 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, Field
 
-from aya_data.builders.records import Broken, Record, cuts, format_of, read_records
-from aya_data.builders.repository import RemoteFile, Repository, fetch, open_repository, stream
+from aya_data.builders.hub.repository import RemoteFile, Repository, fetch, open_repository, stream
+from aya_data.builders.records.reader import Broken, Record, cuts, format_of, read_records
 from aya_data.core.errors import HubUnreachable, InputError, NotFound
 from aya_data.core.identity import row_key
 from aya_data.core.license import PartFacts, part_license
@@ -257,7 +257,7 @@ class UpstreamBuilder(Builder):
         with stream(repository, file, cache) as arriving:
             groups = unit.slice
             if groups is not None:
-                from aya_data.builders.parquet_records import parquet_groups
+                from aya_data.builders.records.parquet_records import parquet_groups
 
                 groups, arriving.horizon = parquet_groups(arriving, groups)
             if groups is None or groups[0] < groups[1]:

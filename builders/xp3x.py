@@ -22,7 +22,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field, field_validator
 
-from aya_data.builders.records import Record
+from aya_data.builders.records.reader import Record
 from aya_data.builders.upstream import (
     Choice,
     Origin,

@@ -128,8 +128,8 @@ def _language(label: str | None) -> tuple[str, str | None] | None:
         return None
     if label.partition("_")[0] == "und":
         return "und", None
-    variety = languages.parse(label)
-    return variety.language, variety.script if "_" in label or "-" in label else None
+    languages.parse(label)  # Refuses what is no language.
+    return languages.scope(label)
 
 
 def _rules(

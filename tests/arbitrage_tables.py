@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from aya_data.builders.arbitrage.intervals import mixed
 from aya_data.builders.arbitrage.ranking import combine, norms
-from aya_data.builders.arbitrage.routing import Contender
+from aya_data.builders.arbitrage.routing.rules import Contender
+from aya_data.builders.arbitrage.statistics.intervals import mixed
 from aya_data.builders.arbitrage.tables import POSITIONS, SCORES
 from aya_data.core.identity import draw
 

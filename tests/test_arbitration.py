@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from aya_data.builders.arbitrage.bias import bias
-from aya_data.builders.arbitrage.collected import collect
-from aya_data.builders.arbitrage.comparison import compare
+from aya_data.builders.arbitrage.statistics.bias import bias
+from aya_data.builders.arbitrage.statistics.collected import collect
+from aya_data.builders.arbitrage.statistics.comparison import compare
 from aya_data.publish.arbitration import arbitration
 from tests.arbitrage_tables import SEED, simulated
 

@@ -10,10 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from aya_data.builders.arbitrage.bias import bias
-from aya_data.builders.arbitrage.collected import collect, columns
-from aya_data.builders.arbitrage.comparison import compare
-from aya_data.builders.arbitrage.intervals import Interval
+from aya_data.builders.arbitrage.statistics.bias import bias
+from aya_data.builders.arbitrage.statistics.collected import collect, columns
+from aya_data.builders.arbitrage.statistics.comparison import compare
+from aya_data.builders.arbitrage.statistics.intervals import Interval
 from tests.arbitrage_tables import SEED, contender, keys, prompt_table, score_table, simulated
 from tests.test_routing import scored
 

@@ -19,10 +19,11 @@ from aya_data.cli.main import app
 from aya_data.core import language as languages
 from aya_data.core.errors import InputError, NotFound
 from aya_data.core.identity import draw
-from aya_data.filters import language_calibration, language_labels
-from aya_data.filters.language_calibration import COMMON, CONFIDENCES, STRANGE, Sample
-from aya_data.filters.language_id import LanguageId
-from aya_data.filters.language_table import Limits, parse_table
+from aya_data.filters.language_id import calibration as language_calibration
+from aya_data.filters.language_id import labels as language_labels
+from aya_data.filters.language_id.calibration import COMMON, CONFIDENCES, STRANGE, Sample
+from aya_data.filters.language_id.filter import LanguageId
+from aya_data.filters.language_id.table import Limits, parse_table
 from aya_data.text import language_model
 from tests.test_filters import draft, environment, table, verdicts, write_model
 

@@ -22,7 +22,7 @@ STAGES = (
     "aya_data.engine.reading",
     "aya_data.engine.sampling",
     "aya_data.filters.length",
-    "aya_data.filters.language_id",
+    "aya_data.filters.language_id.filter",
 )
 """Modules of stages whose keys are watched."""
 PER_MODULE = 1

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from aya_data.builders.mapping import Mapper, MappingSettings
-from aya_data.builders.parquet_records import ColumnChunk
-from aya_data.builders.records import read_records
+from aya_data.builders.mapping.mapper import Mapper, MappingSettings
+from aya_data.builders.records.parquet_records import ColumnChunk
+from aya_data.builders.records.reader import read_records
 from aya_data.core.draft_columns import DraftColumns
 from aya_data.core.row import PART, prompt_hashes, tabulate
 from aya_data.text.normal import hashed

@@ -23,8 +23,8 @@ from aya_data.core.identity import draw
 from aya_data.core.row import Draft, tabulate
 from aya_data.core.stage import Verdicts
 from aya_data.engine.release import FOLDERS
-from aya_data.filters.contamination_index import record_key
-from aya_data.filters.decontaminate import Decontaminate
+from aya_data.filters.decontaminate.filter import Decontaminate
+from aya_data.filters.decontaminate.index import record_key
 from aya_data.text.folding import IGNORED, SEPARATOR, WHITE, fold, kind_of
 from tests.test_filters import check_shape, environment
 

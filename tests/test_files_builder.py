@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from aya_data.builders import BUILDERS
-from aya_data.builders.conversation import Unreadable, listed
 from aya_data.builders.files import FilesBuilder
-from aya_data.builders.paths import MissingColumn
-from aya_data.builders.paths import Path as ColumnPath
+from aya_data.builders.mapping.conversation import Unreadable, listed
+from aya_data.builders.mapping.paths import MissingColumn
+from aya_data.builders.mapping.paths import Path as ColumnPath
 from aya_data.core.errors import InputError, WrongSetting
 from aya_data.core.identity import derived_key, digest, record_digest, row_key
 from aya_data.core.license import POLICIES
@@ -416,7 +416,8 @@ def test_broken_and_strange_records_end_in_the_ledger(tmp_path: Path) -> None:
 def test_large_files_are_cut_and_read_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path / "a.jsonl", *({"q": f"{n}", "a": "x" * 50} for n in range(500)))
     whole = [(d.key, d.place) for d in outcome(builder(tmp_path))[0]]
-    from aya_data.builders import files, records
+    from aya_data.builders import files
+    from aya_data.builders.records import reader as records
 
     monkeypatch.setattr(files, "cuts", lambda *a: records.cuts(*a, target=4000))
     made = builder(tmp_path)
@@ -430,7 +431,8 @@ def test_one_large_row_group_is_cut_into_units_of_equal_size(tmp_path: Path, mon
     table = pa.table({"q": [digest(str(n)) for n in range(5000)], "a": ["x" * (n % 7) for n in range(5000)]})
     pq.write_table(table, tmp_path / "a.parquet")
     whole = outcome(builder(tmp_path, path="*.parquet"))
-    from aya_data.builders import files, records
+    from aya_data.builders import files
+    from aya_data.builders.records import reader as records
 
     monkeypatch.setattr(files, "cuts", lambda *a: records.cuts(*a, target=40_000))
     made = builder(tmp_path, path="*.parquet")
@@ -817,7 +819,7 @@ def test_real_sources(name: str) -> None:
 def test_every_real_file_is_read() -> None:
     import glob
 
-    from aya_data.builders.records import Broken, read_records
+    from aya_data.builders.records.reader import Broken, read_records
 
     files = sorted(glob.glob(f"{REAL}/*/*.parquet"))
     assert len(files) > 100

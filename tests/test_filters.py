@@ -25,8 +25,8 @@ from aya_data.core.row import ORIGINS, PART, Draft, Turn, normal_text, tabulate
 from aya_data.core.stage import Environment, Exchange, ExchangeFilter, RowFilter, Verdicts
 from aya_data.filters import FILTERS
 from aya_data.filters.exact_dedup import ExactDedup
-from aya_data.filters.language_id import LanguageId
-from aya_data.filters.language_table import bundled_table
+from aya_data.filters.language_id.filter import LanguageId
+from aya_data.filters.language_id.table import bundled_table
 from aya_data.filters.languages import Languages
 from aya_data.filters.length import Length
 from aya_data.filters.license import License

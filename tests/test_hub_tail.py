@@ -20,9 +20,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from aya_data.builders import upstream
-from aya_data.builders.hub import HubBuilder
-from aya_data.builders.hub_ranges import add, gaps
-from aya_data.builders.repository import (
+from aya_data.builders.hub.builder import HubBuilder
+from aya_data.builders.hub.ranges import add, gaps
+from aya_data.builders.hub.repository import (
     Backoff,
     RemoteFile,
     Repository,
@@ -222,7 +222,7 @@ def test_readers_in_several_processes_share_what_each_brings(hub: HubServer, tmp
     script = f"""
 import hashlib, sys
 from pathlib import Path
-from aya_data.builders.repository import open_repository, stream
+from aya_data.builders.hub.repository import open_repository, stream
 repository = open_repository({NAME!r}, {hub.commit(NAME)!r}, cache=Path({str(tmp_path / "cache")!r}))
 with stream(repository, repository.files[0], Path({str(tmp_path / "files")!r}), block=2000) as arriving:
     handle = arriving.open()

@@ -38,7 +38,7 @@ SPELLINGS = {
     # codes of every kind
     "zho": "zho_Hans", "zh": "zho_Hans", "cmn": "zho_Hans", "chi": "zho_Hans", "zhs": "zho_Hans",
     "zh-CN": "zho_Hans", "zh-cn": "zho_Hans", "zh-SG": "zho_Hans", "zho_Hans": "zho_Hans",
-    "zh-TW": "zho_Hant", "zh_TW": "zho_Hant", "zh-tw": "zho_Hant", "zh-HK": "zho_Hant",
+    "zh-TW": "zho_Hant", "zh_TW": "zho_Hant", "zh-tw": "zho_Hant", "zh-HK": "zho_Hant", "cmn-TW": "zho_Hant",
     "zh-MO": "zho_Hant", "zh_Hant": "zho_Hant", "zh-Hant-HK": "zho_Hant", "zh_Hani": "zho_Hans",
     "zh-yue": "yue_Hant", "zh-yue-HK": "yue_Hant", "zh-min-nan": "nan_Hans", "wuu": "wuu_Hans",
     "ar": "arb_Arab", "ara": "arb_Arab", "arb": "arb_Arab", "ar_Latn": "arb_Latn",

@@ -17,8 +17,8 @@ from pydantic import ValidationError
 from aya_data.core import statistics
 from aya_data.core.errors import InputError, NotFound
 from aya_data.core.stage import Verdicts
-from aya_data.filters.language_id import LanguageId, Windows, spaced
-from aya_data.filters.language_table import bundled_table, is_written, parse_table
+from aya_data.filters.language_id.filter import LanguageId, Windows, spaced
+from aya_data.filters.language_id.table import bundled_table, is_written, parse_table
 from aya_data.text import language_profile, script
 from aya_data.text.language_profile import PRIOR, Profile, Profiles, make_profile
 from tests.test_filters import ENGLISH, TURKISH, draft, environment, said, table, verdicts, write_model

@@ -164,7 +164,7 @@ def opened(tree: ast.Module) -> Iterator[tuple[int, str]]:
 
 COMPOSE = "aya_data.builders.samples.compose"
 """Writes the bundled samples, when a maintainer asks it to; no build runs it."""
-MAY_WRITE = {"aya_data.core.durable": "", COMPOSE: "", "aya_data.builders.repository": "open 'ab'"}
+MAY_WRITE = {"aya_data.core.durable": "", COMPOSE: "", "aya_data.builders.hub.repository": "open 'ab'"}
 """Modules that write by themselves, and how; a download goes on where it broke off, and is checked when it ends."""
 
 

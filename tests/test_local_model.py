@@ -205,7 +205,7 @@ def test_a_model_of_the_hub_is_its_copy_and_weights_come_when_they_are_needed(
 
 def test_what_the_hub_does_not_have_is_one_clear_error(hub: type[ModelHub], tmp_path: Path) -> None:
     where = environment(tmp_path / "work")
-    with pytest.raises(NotFound, match=r"^there is no revision of the model org/tiny 'v2'\.$"):
+    with pytest.raises(NotFound, match=r"^there is no revision of org/tiny 'v2'\.$"):
         locate_files("model", "org/tiny", "v2", where)
     with pytest.raises(NotFound, match=r"^there is no model 'org/other'\. It is no folder, and no Hub repository"):
         locate_files("model", "org/other", "main", where)

@@ -28,7 +28,7 @@ from aya_data.builders.aya_collection import (
 from aya_data.builders.aya_dataset import AyaDatasetBuilder
 from aya_data.builders.aya_evaluation_suite import AyaEvaluationSuiteBuilder
 from aya_data.builders.dolly import DollyBuilder, without_citations
-from aya_data.builders.hub import HubBuilder
+from aya_data.builders.hub.builder import HubBuilder
 from aya_data.builders.oasst import OasstBuilder
 from aya_data.builders.upstream import UpstreamBuilder, shard_split
 from aya_data.builders.xp3x import XP3xBuilder, parse_name

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from aya_data import api
-from aya_data.builders.records import Format, format_of
+from aya_data.builders.records.reader import Format, format_of
 
 RECORDS = [{"prompt": f"Question {n}", "answer": f"Answer {n}"} for n in range(5)]
 LINES = "".join(json.dumps(record) + "\n" for record in RECORDS).encode()

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from aya_data.builders.arbitrage.pairs import OUTCOMES, PairsSettings, impossible, pairs
 from aya_data.builders.arbitrage.ranking import combine
-from aya_data.builders.arbitrage.routing import RoutingSettings
+from aya_data.builders.arbitrage.routing.rules import RoutingSettings
 from tests.arbitrage_tables import LANGUAGES, SEED, hexed, keys, prompt_table, score_table
 
 BASE = {"min_margin": 0.5, "max_length_ratio": None}

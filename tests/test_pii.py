@@ -21,10 +21,10 @@ from aya_data.core import license as licenses
 from aya_data.core.errors import MissingExtra, NotFound
 from aya_data.core.row import Draft, tabulate
 from aya_data.core.stage import Edits, Environment, Verdicts
-from aya_data.filters import checksums
-from aya_data.filters.pii import Pii
-from aya_data.filters.pii_examples import values
-from aya_data.filters.pii_patterns import KINDS, find, regions_of
+from aya_data.filters.pii import checksums
+from aya_data.filters.pii.examples import values
+from aya_data.filters.pii.filter import Pii
+from aya_data.filters.pii.patterns import KINDS, find, regions_of
 
 pytest.importorskip("phonenumbers", reason="phone numbers need the extra pii")
 

@@ -19,9 +19,9 @@ from aya_data.core.language import language_set
 from aya_data.core.row import Draft, tabulate
 from aya_data.core.stage import Verdicts
 from aya_data.filters.encoding import Encoding
-from aya_data.filters.phrases import phrases
-from aya_data.filters.quality import Quality
-from aya_data.filters.quality_rules import LEAST_SHARE, LEAST_SIMILARITY, RULES, defaults
+from aya_data.filters.quality.filter import Quality
+from aya_data.filters.quality.phrases import phrases
+from aya_data.filters.quality.rules import LEAST_SHARE, LEAST_SIMILARITY, RULES, defaults
 from aya_data.text import repetition, similarity
 from tests.test_filters import draft, environment, said, table, verdicts
 

@@ -13,9 +13,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from aya_data.core.row import MESSAGES
-from aya_data.filters.phrases import Phrase, hint_of, matching_text, phrases, trie
-from aya_data.filters.phrases import kinds as kinds_of
-from aya_data.filters.quality_scan import COLUMNS, scan
+from aya_data.filters.quality.phrases import Phrase, hint_of, matching_text, phrases, trie
+from aya_data.filters.quality.phrases import kinds as kinds_of
+from aya_data.filters.quality.scan import COLUMNS, scan
 from aya_data.text.folding import IGNORED, LIMIT, MARK, WHITE, WORD
 from aya_data.text.repetition import FLOOR, measure_repeat
 from aya_data.text.similarity import LEAST, measure_similarity

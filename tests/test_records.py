@@ -18,8 +18,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from aya_data.builders import records
-from aya_data.builders.records import Broken, Record, column_names, cuts, format_of, read_records, slices
+from aya_data.builders.records import reader as records
+from aya_data.builders.records.reader import Broken, Record, column_names, cuts, format_of, read_records, slices
 from aya_data.core.errors import InputError
 from aya_data.core.identity import digest, record_digest
 from aya_data.core.store import file_digest
@@ -189,7 +189,7 @@ def test_a_ten_megabyte_cell_is_read(tmp_path: Path) -> None:
 
 
 def test_a_record_too_large_to_hold_is_one_broken_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("aya_data.builders.raw.LARGEST", 3 << 20)
+    monkeypatch.setattr("aya_data.builders.records.raw.LARGEST", 3 << 20)
     path = tmp_path / "a.jsonl"
     path.write_bytes(b'{"a": 1}\n{"a": "' + b"x" * (6 << 20) + b'"}\n{"a": 3}\n')
     found = read(path)
@@ -248,8 +248,8 @@ def test_a_json_array_is_read_across_blocks(tmp_path: Path, monkeypatch: pytest.
     rows = [{"n": i, "t": 'é}{"\\' * i} for i in range(60)]
     (tmp_path / "a.json").write_text(json.dumps(rows, ensure_ascii=False))
     for block in (1, 7, 64):
-        monkeypatch.setattr("aya_data.builders.raw.BLOCK", block)
-        monkeypatch.setattr("aya_data.builders.json_records.BLOCK", block)
+        monkeypatch.setattr("aya_data.builders.records.raw.BLOCK", block)
+        monkeypatch.setattr("aya_data.builders.records.json_records.BLOCK", block)
         assert fields(tmp_path / "a.json") == rows
 
 

@@ -20,7 +20,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from aya_data.builders.repository import (
+from aya_data.builders.hub.repository import (
     Backoff,
     RemoteFile,
     Repository,
@@ -314,8 +314,8 @@ def test_a_killed_download_is_continued(hub: HubServer, tmp_path: Path, backoff:
     script = f"""
 import os, signal
 from pathlib import Path
-from aya_data.builders.repository import fetch, open_repository
-from aya_data.builders.repository import Backoff
+from aya_data.builders.hub.repository import fetch, open_repository
+from aya_data.builders.hub.repository import Backoff
 die = lambda _: os.kill(os.getpid(), signal.SIGKILL)
 repository = open_repository({AYA!r}, cache=Path({str(tmp_path / "c")!r}))
 file = [f for f in repository.files if f.path == {BIG!r}][0]
@@ -332,7 +332,7 @@ fetch(repository, file, Path({str(tmp_path / "f")!r}), backoff=Backoff(sleep=die
 def test_two_processes_that_want_one_file_read_it_once(hub: HubServer, tmp_path: Path) -> None:
     script = f"""
 from pathlib import Path
-from aya_data.builders.repository import fetch, open_repository
+from aya_data.builders.hub.repository import fetch, open_repository
 repository = open_repository({AYA!r}, {hub.commit(AYA)!r}, cache=Path({str(tmp_path / "c")!r}))
 file = [f for f in repository.files if f.path == {BIG!r}][0]
 print(fetch(repository, file, Path({str(tmp_path / "f")!r})))
@@ -571,7 +571,7 @@ def test_gated_and_private(folder: Path, tmp_path: Path, monkeypatch: pytest.Mon
         monkeypatch.setenv("HF_TOKEN", "hf_expired")
         assert _said(lambda: open_repository("org/private", cache=tmp_path / "c")) == (
             "the Hub refuses HF_TOKEN. Make a new one at "
-            "https://huggingface.co/settings/tokens; public datasets need none."
+            "https://huggingface.co/settings/tokens; what is public needs none."
         )
         monkeypatch.setenv("HF_TOKEN", SECRET)
         hub.faults.add("resolve", status=403, headers={"X-Error-Code": "GatedRepo"})
@@ -630,7 +630,7 @@ def test_a_full_disk_is_one_line_and_what_came_is_kept(hub: HubServer, tmp_path:
     script = f"""
 import resource, signal
 from pathlib import Path
-from aya_data.builders.repository import fetch, open_repository
+from aya_data.builders.hub.repository import fetch, open_repository
 from aya_data.core.errors import WorkspaceUnusable
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 repository = open_repository({AYA!r}, {hub.commit(AYA)!r}, cache=Path({str(tmp_path / "c")!r}))

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from aya_data.builders.arbitrage.arbiters.judge import JudgeArbiter
-from aya_data.builders.arbitrage.review import (
+from aya_data.builders.arbitrage.review.prompts import (
     CHOSEN,
     HumanArbiter,
     ReviewSettings,
@@ -28,7 +28,7 @@ from aya_data.builders.arbitrage.review import (
     select,
     text_divergence,
 )
-from aya_data.builders.arbitrage.review_sheet import SHEET, answer_keys, check_known, read_verdicts, sheet, write_sheet
+from aya_data.builders.arbitrage.review.sheet import SHEET, answer_keys, check_known, read_verdicts, sheet, write_sheet
 from aya_data.builders.arbitrage.tables import COMPLETIONS
 from aya_data.builders.arbitrage.teachers import TeacherUnion
 from aya_data.core.errors import InputError, WrongSetting

@@ -15,13 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from aya_data.builders.arbitrage.collected import collect
-from aya_data.builders.arbitrage.comparison import compare
-from aya_data.builders.arbitrage.fixed import fixed_map, fixed_teachers
-from aya_data.builders.arbitrage.intervals import bootstrap, prompt_hashes, scatter, wilson
 from aya_data.builders.arbitrage.ranking import combine, empties, norms, ranking
-from aya_data.builders.arbitrage.router import predict, train
-from aya_data.builders.arbitrage.routing import Contender, RoutingSettings, assignments, route, second
+from aya_data.builders.arbitrage.routing.fixed import fixed_map, fixed_teachers
+from aya_data.builders.arbitrage.routing.router import predict, train
+from aya_data.builders.arbitrage.routing.rules import Contender, RoutingSettings, assignments, route, second
+from aya_data.builders.arbitrage.statistics.collected import collect
+from aya_data.builders.arbitrage.statistics.comparison import compare
+from aya_data.builders.arbitrage.statistics.intervals import bootstrap, prompt_hashes, scatter, wilson
 from aya_data.builders.arbitrage.teacher import TeacherSettings
 from aya_data.core.errors import WrongSetting
 from aya_data.core.identity import draw

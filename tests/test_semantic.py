@@ -15,7 +15,7 @@ import pytest
 
 from aya_data.core.errors import InputError, MissingExtra, NotFound
 from aya_data.core.stage import Exchange
-from aya_data.filters.decontaminate import Decontaminate
+from aya_data.filters.decontaminate.filter import Decontaminate
 from aya_data.filters.semantic_dedup import SemanticDedup
 from aya_data.text.embeddings import Embeddings, as_column, best_matches, from_column, locate
 from tests.test_decontaminate import row_table, verdicts

@@ -19,8 +19,8 @@ from aya_data.core import license as licenses
 from aya_data.core.errors import BuildError, InputError, NotFound
 from aya_data.core.row import Draft, tabulate
 from aya_data.core.stage import Environment, Verdicts
-from aya_data.filters.toxicity import Toxicity
-from aya_data.filters.toxicity_endpoint import Endpoint, EndpointSettings
+from aya_data.filters.toxicity.endpoint import Endpoint, EndpointSettings
+from aya_data.filters.toxicity.filter import Toxicity
 
 WORDS = ("you", "are", "lovely", "hateful", "river", "stone", "winter", "garden")
 

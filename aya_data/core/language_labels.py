@@ -165,7 +165,7 @@ def _find_tag(text: str) -> Found | str | None:
         else:
             return f"{UNKNOWN}: {subtags[0]} with the unknown part {subtag!r}"
     language = _REGION_LANGUAGES.get((language, region), language)
-    return Found(language, script or _REGION_SCRIPTS.get((language, region), ""), tuple(notes))
+    return Found(language, script or _region_script(language, region), tuple(notes))
 
 
 def _is_script(subtag: str) -> bool:
@@ -290,7 +290,14 @@ def says_script(found: Found) -> bool:
     """
     if found.script:
         return _SCRIPT_STYLES.get(found.script, found.script) not in _NO_SCRIPT
-    return found.language in _BY_REGION and any(note.startswith("region ") for note in found.notes)
+    codes = (found.language, macro_of(found.language))
+    return any(code in _BY_REGION for code in codes) and any(note.startswith("region ") for note in found.notes)
+
+
+def _region_script(language: str, region: str) -> str:
+    """Return the script that a region implies for a language, or for its macrolanguage (``cmn-TW`` as ``zh-TW``)."""
+    macro = macro_of(language) or language
+    return _REGION_SCRIPTS.get((language, region)) or _REGION_SCRIPTS.get((macro, region), "")
 
 
 def settle(found: Found, said: str | None) -> Found:

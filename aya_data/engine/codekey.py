@@ -17,15 +17,16 @@ import importlib.metadata
 import importlib.resources
 import importlib.util
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from importlib.resources.abc import Traversable
 
 from aya_data.core.identity import digest
 
 __all__ = ["closure", "code_key", "kernels_code"]
 
 KERNELS = ("aya_data.text", "aya_data.filters", "aya_data.engine")
-"""The packages that compile kernels."""
+"""The packages that compile kernels, in them or in packages below them."""
 
 
 def code_key(modules: Iterable[str], libraries: Iterable[str] = ()) -> str:
@@ -47,10 +48,18 @@ def kernels_code() -> str:
     """
     state = hashlib.blake2b(digest_size=6)
     for package in KERNELS:
-        for path in sorted(importlib.resources.files(package).iterdir(), key=lambda path: path.name):
-            if path.name.endswith(".py"):
-                state.update(path.name.encode() + b"\0" + path.read_bytes())
+        for name, source in _sources(importlib.resources.files(package)):
+            state.update(name.encode() + b"\0" + source)
     return state.hexdigest()
+
+
+def _sources(folder: Traversable) -> Iterator[tuple[str, bytes]]:
+    """Yield the modules in a folder and in the packages below it."""
+    for path in sorted(folder.iterdir(), key=lambda path: path.name):
+        if path.name.endswith(".py"):
+            yield path.name, path.read_bytes()
+        elif path.is_dir() and path.joinpath("__init__.py").is_file():
+            yield from _sources(path)
 
 
 def library_version(library: str) -> str:

@@ -2,8 +2,8 @@
 
 ``manifest["arbitration"]`` has a report for every source whose answers were routed, by its name: ``decisions`` and
 ``pairs``, counts by reason and outcome; ``comparison`` (one, or a list by several measures), ``bias``, and ``router``
-where there is one, as :mod:`~aya_data.builders.arbitrage.comparison`, :mod:`~aya_data.builders.arbitrage.bias` and
-:mod:`~aya_data.builders.arbitrage.router` make them. The same manifest gives the same bytes.
+where there is one, as ``comparison`` and ``bias`` of :mod:`aya_data.builders.arbitrage.statistics` and
+:mod:`aya_data.builders.arbitrage.routing.router` make them. The same manifest gives the same bytes.
 """
 
 from __future__ import annotations

@@ -9,14 +9,16 @@ from typing import Any, ClassVar, Final
 
 import pyarrow as pa
 
-from aya_data.builders.arbitrage import report, review, review_sheet
+from aya_data.builders.arbitrage import report
 from aya_data.builders.arbitrage.arbiter import Arbiter
 from aya_data.builders.arbitrage.arbiters import arbiters_of, weights_of
 from aya_data.builders.arbitrage.completions import completions, conversations
-from aya_data.builders.arbitrage.learning import learn, picked
 from aya_data.builders.arbitrage.pairs import pairs
 from aya_data.builders.arbitrage.ranking import combine, norms
-from aya_data.builders.arbitrage.routing import Contender, assignments, route, second
+from aya_data.builders.arbitrage.review import prompts as review
+from aya_data.builders.arbitrage.review import sheet as review_sheet
+from aya_data.builders.arbitrage.routing.learning import learn, picked
+from aya_data.builders.arbitrage.routing.rules import Contender, assignments, route, second
 from aya_data.builders.arbitrage.rows import Author, drafts
 from aya_data.builders.arbitrage.scoring import add_scores, described
 from aya_data.builders.arbitrage.settings import ArbitrageSettings

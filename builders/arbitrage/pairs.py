@@ -36,7 +36,7 @@ import pyarrow.compute as pc
 from pydantic import AfterValidator, Field, model_validator
 
 from aya_data.builders.arbitrage.ranking import STEP, empties, penalised, ranking, units, varieties
-from aya_data.builders.arbitrage.routing import Fault, RoutingSettings, unknown
+from aya_data.builders.arbitrage.routing.rules import Fault, RoutingSettings, unknown
 from aya_data.builders.arbitrage.teacher import matches
 from aya_data.core.errors import did_you_mean
 from aya_data.core.identity import draws

@@ -10,11 +10,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from aya_data.builders.arbitrage.bias import bias
-from aya_data.builders.arbitrage.collected import collect
-from aya_data.builders.arbitrage.comparison import compare
 from aya_data.builders.arbitrage.ranking import arbiters_of
-from aya_data.builders.arbitrage.routing import Contender, RoutingSettings
+from aya_data.builders.arbitrage.routing.rules import Contender, RoutingSettings
+from aya_data.builders.arbitrage.statistics.bias import bias
+from aya_data.builders.arbitrage.statistics.collected import collect
+from aya_data.builders.arbitrage.statistics.comparison import compare
 from aya_data.builders.arbitrage.tables import SCORE
 
 __all__ = ["make", "views"]

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from aya_data.builders.arbitrage.arbiter import Arbiter
 from aya_data.builders.arbitrage.lengths import relative_lengths
 from aya_data.builders.arbitrage.penalties import penalties
-from aya_data.builders.arbitrage.review import DIVERGENCE, text_divergence
+from aya_data.builders.arbitrage.review.prompts import DIVERGENCE, text_divergence
 from aya_data.builders.arbitrage.tables import SCORE, SCORES
 from aya_data.core.row import normal_text
 

@@ -10,8 +10,8 @@ from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 from aya_data.builders.arbitrage.arbiters import ArbiterUnion
 from aya_data.builders.arbitrage.arbiters.heuristic import HeuristicSettings
 from aya_data.builders.arbitrage.pairs import PairsSettings, impossible
-from aya_data.builders.arbitrage.review import ReviewSettings
-from aya_data.builders.arbitrage.routing import RoutingSettings
+from aya_data.builders.arbitrage.review.prompts import ReviewSettings
+from aya_data.builders.arbitrage.routing.rules import RoutingSettings
 from aya_data.builders.arbitrage.teachers import TeacherUnion, samples_of
 from aya_data.builders.arbitrage.teachers.recorded import RecordedSettings
 from aya_data.builders.arbitrage.translated import TranslatedSettings

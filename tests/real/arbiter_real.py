@@ -23,7 +23,7 @@ import polars as pl
 import pyarrow as pa
 
 from aya_data.builders.arbitrage.arbiters.heuristic import HeuristicArbiter, HeuristicSettings
-from aya_data.builders.arbitrage.intervals import Interval, wilson
+from aya_data.builders.arbitrage.statistics.intervals import Interval, wilson
 from aya_data.builders.arbitrage.tables import COMPLETIONS
 from aya_data.core.language import resolve
 from tests.test_filters import environment

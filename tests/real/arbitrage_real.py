@@ -33,7 +33,7 @@ import numpy.typing as npt
 import polars as pl
 
 from aya_data import api
-from aya_data.builders.arbitrage.intervals import GROUPS, Interval, bootstrap, group, prompt_hashes, wilson
+from aya_data.builders.arbitrage.statistics.intervals import GROUPS, Interval, bootstrap, group, prompt_hashes, wilson
 from aya_data.catalog.query import query
 from aya_data.core.store import Workspace
 from aya_data.engine.run import Build

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from aya_data.builders.arbitrage.intervals import wilson
+from aya_data.builders.arbitrage.statistics.intervals import wilson
 from tests.real.arbiter_real import NULL, Alpaca, agreement, alpaca, judged_pairs, own_answers, wins
 
 DATA = os.environ.get("AYA_DATA_REAL", "")

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from aya_data.filters.decontaminate import Decontaminate
+from aya_data.filters.decontaminate.filter import Decontaminate
 from tests.test_decontaminate import decontaminate, edited, index, row_table, verdicts
 
 DATA = os.environ.get("AYA_DATA_REAL", "")

@@ -17,10 +17,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from aya_data.core import language as languages
-from aya_data.filters import language_calibration, language_labels, language_trial
-from aya_data.filters.language_calibration import Sample
-from aya_data.filters.language_table import bundled_table
-from aya_data.filters.language_trial import Trial
+from aya_data.filters.language_id import calibration as language_calibration
+from aya_data.filters.language_id import labels as language_labels
+from aya_data.filters.language_id import trial as language_trial
+from aya_data.filters.language_id.calibration import Sample
+from aya_data.filters.language_id.table import bundled_table
+from aya_data.filters.language_id.trial import Trial
 from aya_data.text import language_model
 
 DATA = os.environ.get("AYA_DATA_REAL", "")

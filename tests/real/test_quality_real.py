@@ -14,7 +14,7 @@ import pytest
 
 from aya_data.core.row import Draft, tabulate
 from aya_data.core.stage import Verdicts
-from aya_data.filters.quality import Quality
+from aya_data.filters.quality.filter import Quality
 from tests.test_filters import environment, verdicts
 
 DATA = os.environ.get("AYA_DATA_REAL", "")

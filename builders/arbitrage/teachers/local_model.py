@@ -25,8 +25,8 @@ from urllib.parse import quote, urljoin, urlsplit
 
 from pydantic import Field
 
-from aya_data.builders.hub_requests import USUAL, Refused, ask, hub_endpoint, is_missing, refusal
-from aya_data.builders.repository import RemoteFile, Repository, fetch, location
+from aya_data.builders.hub.repository import RemoteFile, Repository, fetch, location
+from aya_data.builders.hub.requests import USUAL, Refused, ask, hub_endpoint, is_missing, refusal
 from aya_data.core import durable
 from aya_data.core.errors import HubUnreachable, InputError, NotFound, WrongSetting
 from aya_data.core.identity import digest
@@ -245,11 +245,9 @@ def _open(name: str, revision: str, cache: Path, offline: bool) -> Repository:
                 _listing(cache, endpoint, name, commit), [[file.path, file.size, file.digest] for file in files]
             )
     except Refused as refused:
-        if refused.code == "RevisionNotFound":
-            raise NotFound(f"revision of the model {name}", revision) from None
         if is_missing(refused):
             raise NotFound("model", name, remedy="It is no folder, and no Hub repository that you may read.") from None
-        raise refusal(refused, endpoint, name, revision) from None
+        raise refusal(refused, endpoint, name, revision, kind="model") from None
     return Repository(name, revision, commit, endpoint, files, type="model")
 
 

@@ -41,10 +41,10 @@ from pydantic import Field, field_validator, model_validator
 
 from aya_data.builders.arbitrage.penalties import UNKNOWN
 from aya_data.builders.arbitrage.teacher import TeacherSettings
-from aya_data.builders.conversation import Unreadable, listed, text_of, turns_of
 from aya_data.builders.files import FilesBuilder
-from aya_data.builders.paths import MissingColumn, Path
-from aya_data.builders.records import Broken, Format, column_names, read_records
+from aya_data.builders.mapping.conversation import Unreadable, listed, text_of, turns_of
+from aya_data.builders.mapping.paths import MissingColumn, Path
+from aya_data.builders.records.reader import Broken, Format, column_names, read_records
 from aya_data.core.errors import BuildError, WrongSetting, did_you_mean
 from aya_data.core.generation import ABSENT, Answer, Place, Request, Session, Voice
 from aya_data.core.identity import frame

@@ -1,0 +1,1 @@
+"""What the completions of a release say of teachers, arbiters and routings."""

@@ -1,0 +1,1 @@
+"""The Hugging Face Hub: its repositories, and any data set in one of them."""

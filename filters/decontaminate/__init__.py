@@ -1,0 +1,1 @@
+"""Contamination: rows that a benchmark of the spec holds too."""

@@ -1,0 +1,1 @@
+"""Personal data and secrets: found, tagged, masked or dropped."""

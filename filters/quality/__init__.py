@@ -1,0 +1,1 @@
+"""Quality rules: lengths, repetition, markup, phrases, truncation."""

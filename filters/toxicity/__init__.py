@@ -1,0 +1,1 @@
+"""Toxicity: a score from a classifier or an endpoint."""
