@@ -230,6 +230,20 @@ def test_a_plan_lists_and_reads_no_data(hub: HubServer, upstream: Path) -> None:
     assert min(hub.log.ranges(parquet)) == (0, footers[0][0])
 
 
+def run_until_killed(running: list[subprocess.Popen[bytes]], spec: Path, endpoint: str) -> None:
+    """Run a build that the Hub kills: it finds it in ``running``."""
+    running.append(
+        subprocess.Popen(
+            command(spec, "hub", "--workers", "1"),
+            cwd=ROOT,
+            env=environment(endpoint, spec.parent),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+    )
+    assert running[0].wait(timeout=120) == -signal.SIGKILL
+
+
 def test_a_killed_build_goes_on_where_its_download_ended(upstream: Path) -> None:
     size = padded(upstream / DOLLY_FILE, 8)
     spec = only_spec(upstream.parent, "dolly: {builder: dolly}")
@@ -238,16 +252,7 @@ def test_a_killed_build_goes_on_where_its_download_ended(upstream: Path) -> None
         # The connection breaks in the middle of the file; when the build asks for the rest, it is killed.
         hub.faults.add(f"/objects/{DOLLY}/*", cut_after=3 << 20)
         hub.faults.append(Fault(f"/datasets/{DOLLY}/resolve/*", skip=1, before=lambda: running[0].kill()))
-        running.append(
-            subprocess.Popen(
-                command(spec, "hub", "--workers", "1"),
-                cwd=ROOT,
-                env=environment(hub.endpoint, spec.parent),
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-            )
-        )
-        assert running[0].wait(timeout=120) == -signal.SIGKILL
+        run_until_killed(running, spec, hub.endpoint)
         (partial,) = (spec.parent / "workspace" / "cache").glob("*.incomplete")
         assert partial.stat().st_size == 3 << 20
         release = built(aya(spec, "hub", hub.endpoint))
@@ -264,16 +269,7 @@ def test_a_build_killed_while_it_streams_asks_for_the_missing_bytes_alone(upstre
         running: list[subprocess.Popen[bytes]] = []
         fault = Fault(f"/objects/{DOLLY}/*", skip=2, cut_after=2 << 20, at_cut=lambda: running[0].kill())
         hub.faults.append(fault)
-        running.append(
-            subprocess.Popen(
-                command(spec, "hub", "--workers", "1"),
-                cwd=ROOT,
-                env=environment(hub.endpoint, spec.parent),
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-            )
-        )
-        assert running[0].wait(timeout=120) == -signal.SIGKILL
+        run_until_killed(running, spec, hub.endpoint)
         assert hub.log.ranges(DOLLY_FILE) == [(0, 1 << 20), (1 << 20, 3 << 20), (3 << 20, 5 << 20)]
         asked = len(hub.log)
         release = built(aya(spec, "hub", hub.endpoint))

@@ -21,7 +21,7 @@ from pydantic import ValidationError
 
 from aya_data.core.identity import draw
 from aya_data.core.row import Draft, Turn
-from aya_data.core.stage import Exchange
+from aya_data.core.stage import Exchange, ExchangeFilter
 from aya_data.engine.run import Build
 from aya_data.filters import near_dedup
 from aya_data.filters.near_dedup import NearDedup
@@ -35,7 +35,7 @@ Lost = dict[str, Any]
 class Held:
     """Rows in memory as one piece of an exchange."""
 
-    def __init__(self, rows: pa.Table, places: Sequence[int], a_filter: NearDedup) -> None:
+    def __init__(self, rows: pa.Table, places: Sequence[int], a_filter: ExchangeFilter) -> None:
         self._rows, self._places, self._filter = rows, places, a_filter
 
     def places(self) -> npt.NDArray[np.int64]:

@@ -9,7 +9,6 @@ from typing import Any
 
 import duckdb
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pytest
 
@@ -20,6 +19,7 @@ from aya_data.filters.semantic_dedup import SemanticDedup
 from aya_data.text.embeddings import Embeddings, as_column, best_matches, from_column, locate
 from tests.test_decontaminate import row_table, verdicts
 from tests.test_filters import environment
+from tests.test_near_dedup import Held
 
 model2vec = pytest.importorskip("model2vec")
 
@@ -102,22 +102,6 @@ def test_translations_of_items_are_found(model: Path) -> None:
     assert found.evidence[0] == "suite suite00000; prompt: 'şimdi kedi nerede süt içiyor'"
     other = Decontaminate(Decontaminate.Settings(against=("suite",)), environment())
     assert other.index_pins() != a_filter.index_pins()
-
-
-class Held:
-    """Rows in memory as one piece of an exchange."""
-
-    def __init__(self, rows: pa.Table, places: Sequence[int], a_filter: SemanticDedup) -> None:
-        self._rows, self._places, self._filter = rows, places, a_filter
-
-    def places(self) -> npt.NDArray[np.int64]:
-        return np.array(self._places, np.int64)
-
-    def measures(self) -> pa.Table:
-        return self._filter.measure(self._rows.select(self._filter.measure_columns))
-
-    def rows(self, columns: Sequence[str], chosen: npt.NDArray[np.int64]) -> pa.Table:
-        return self._rows.select(columns).take(pa.array(chosen))
 
 
 def lost(a_filter: SemanticDedup, rows: pa.Table, settled: Sequence[bool] | None = None) -> dict[str, str]:

@@ -286,6 +286,24 @@ def test_output_that_finds_no_space_is_one_clear_error(arguments: tuple[str, ...
     assert done.stderr == "aya-data: what was to be printed could not be written: no space is left there.\n"
 
 
+def interrupted(program: str, folder: Path) -> str:
+    """Press Ctrl-C when ``program`` says that it is running; what it writes to stderr."""
+    with subprocess.Popen(
+        [sys.executable, "-c", program],
+        cwd=folder,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "running\n"
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130
+    return errors
+
+
 def test_ctrl_c_ends_a_long_query_and_says_so(done_once: Path) -> None:
     # The query's own process says when it runs; then this process presses Ctrl-C.
     program = (
@@ -301,19 +319,7 @@ def test_ctrl_c_ends_a_long_query_and_says_so(done_once: Path) -> None:
         "sys.argv = ['aya-data', 'sql', 'SELECT count(*) FROM range(100000000000) t(i) WHERE i % 7 = 3']\n"
         "main()\n"
     )
-    with subprocess.Popen(
-        [sys.executable, "-c", program],
-        cwd=done_once,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "running\n"
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=120)
-    assert process.returncode == 130
+    errors = interrupted(program, done_once)
     assert errors == "aya-data: stopped. What was finished is kept; the same command resumes.\n"
 
 
@@ -335,19 +341,7 @@ def test_ctrl_c_ends_a_task_that_hears_nothing_and_the_next_build_goes_on(tmp_pa
         f"sys.argv = ['aya-data', 'build', {str(path)!r}]\n"
         "main()\n"
     )
-    with subprocess.Popen(
-        [sys.executable, "-c", program],
-        cwd=tmp_path,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "running\n"
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=120)
-    assert process.returncode == 130
+    errors = interrupted(program, tmp_path)
     assert errors.endswith("\naya-data: stopped. What was finished is kept; the same command resumes.\n")
     assert "Traceback" not in errors
     again = aya("build", path, "--json", cwd=tmp_path)
