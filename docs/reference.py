@@ -7,19 +7,19 @@ A test fails when the pages and the code disagree.
 
 from __future__ import annotations
 
-import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
 import typer.main
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 from aya_data.builders import BUILDERS
 from aya_data.cli.main import app
-from aya_data.core.explain import explain
-from aya_data.core.fields import fields_of
+from aya_data.core.explain import value_text
+from aya_data.core.fields import fields_of, kind_of
 from aya_data.core.language import LANGUAGE_SETS, language_set
 from aya_data.core.policy import PolicySettings
 from aya_data.core.registry import Registry
@@ -50,18 +50,18 @@ def _reference() -> Iterator[str]:
         "number; a kind of mapping that a table has explained is not explained in it again.", "",
     )  # fmt: skip
     yield from ("## The frame", "")
-    yield from _model("", Frame, registry)
+    yield from _model(Frame)
     yield from ("## Every source", "")
-    yield from _model("sources.*", SourceFrame, registry)
+    yield from _model(SourceFrame)
     yield from ("## A policy, written out", "")
-    yield from _model("policy", PolicySettings, registry)
+    yield from _model(PolicySettings)
     for kind, table in (("builder", BUILDERS), ("filter", FILTERS)):
         yield from (f"## {kind.capitalize()}s", "")
         for name in sorted(table):
             yield from (f"### `{name}`", "")
             plugin = registry.builder(name) if kind == "builder" else registry.filter(name)
             yield from (_first_paragraph(plugin.__doc__), "")
-            yield from _model(f"{kind} {name}", registry.settings(kind, name), registry)
+            yield from _model(registry.settings(kind, name))
     yield from ("## Named sets of languages", "", "| set | varieties |", "|---|---|")
     for name in LANGUAGE_SETS:
         varieties = language_set(name)
@@ -72,26 +72,27 @@ def _reference() -> Iterator[str]:
         yield f"| `{terms.id}` | {', '.join(sorted(terms.effects))} | {_cell(terms.title)} |"
 
 
-def _model(path: str, model: type[BaseModel], registry: Registry) -> Iterator[str]:
+def _model(model: type[BaseModel]) -> Iterator[str]:
     """Yield a table of a model's keys; keys inside a key follow it, once for each kind of mapping."""
-    rows = list(_rows(path, "", model, registry, set()))
+    rows = list(_rows("", model, set()))
     if rows:
         yield from ("| key | value | what it says |", "|---|---|---|", *rows, "")
     else:
         yield from ("It has no settings.", "")
 
 
-def _rows(
-    path: str, above: str, model: type[BaseModel], registry: Registry, seen: set[type[BaseModel]]
-) -> Iterator[str]:
+def _rows(above: str, model: type[BaseModel], seen: set[type[BaseModel]]) -> Iterator[str]:
     seen.add(model)
     for name, info in fields_of(model).items():
         key = f"{above}{name}"
-        text = explain(f"{path}.{key}".strip("."), registry)
-        yield f"| `{key}` | {_cell(_kind(text))} | {_cell(info.description or '')} |"
+        yield f"| `{key}` | {_cell(_value(info))} | {_cell(info.description or '')} |"
         for inner, many in _inside(info.annotation):
-            if inner not in seen:
-                yield from _rows(path, f"{key}.*." if many else f"{key}.", inner, registry, seen)
+            if inner in seen:
+                continue
+            place = f"{key}.*" if many else key
+            if kind := kind_of(inner):
+                yield f"| **`{place}`, `{kind[0]}: {kind[1]}`** | mapping | {_cell(_first_paragraph(inner.__doc__))} |"
+            yield from _rows(f"{place}.", inner, seen)
 
 
 def _inside(annotation: Any, many: bool = False) -> Iterator[tuple[type[BaseModel], bool]]:
@@ -99,18 +100,15 @@ def _inside(annotation: Any, many: bool = False) -> Iterator[tuple[type[BaseMode
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation, many
         return
-    collection = get_origin(annotation) in (list, tuple, set, frozenset, dict)
+    collection = get_origin(annotation) in (list, tuple, set, frozenset, dict, Mapping, Sequence)
     for argument in get_args(annotation):
         if not isinstance(argument, (str, int)) and argument is not Ellipsis:
             yield from _inside(argument, many or collection)
 
 
-def _kind(text: str) -> str:
-    """Return type and default: what stands in brackets on the first line of an explanation."""
-    found = re.search(r"\((.*)\)$", text.splitlines()[0])
-    if not found:
-        return ""
-    kind, _, default = found[1].partition("; default: ")
+def _value(info: FieldInfo) -> str:
+    """Return type and default; a long default in short."""
+    kind, _, default = value_text(info).partition("; default: ")
     if len(default) > 120:
         default = f"all {default.count(',') + 1}"
     return f"{kind}; default: {default}" if default else kind

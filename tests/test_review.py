@@ -28,7 +28,15 @@ from aya_data.builders.arbitrage.review.prompts import (
     select,
     text_divergence,
 )
-from aya_data.builders.arbitrage.review.sheet import SHEET, answer_keys, check_known, read_verdicts, sheet, write_sheet
+from aya_data.builders.arbitrage.review.sheet import (
+    SHEET,
+    answer_keys,
+    check_known,
+    check_name,
+    read_verdicts,
+    sheet,
+    write_sheet,
+)
 from aya_data.builders.arbitrage.tables import COMPLETIONS
 from aya_data.builders.arbitrage.teachers import TeacherUnion
 from aya_data.core.errors import InputError, WrongSetting
@@ -385,6 +393,8 @@ WRONG = {
              "sheet:1: has the score 'True'. Write a number from 1 to 10, or nothing."),
     "twice": (".csv", f"answer,score\n{KEY},3\n{KEY},4\n",
               TWICE),
+    "score": (".jsonl", f'{{"answer": "{KEY}", "note": "good"}}\n',
+              "sheet:1: has no column 'score'. Leave the column there; a score may be null."),
     "json": (".jsonl", "{}}\n", "sheet:1: is no line of JSON with an object. Mend the line."),
     "cells": (".csv", f"answer,score\n{KEY},3,4\n",
               "sheet:2: has more cells than columns. Quote texts with separators."),
@@ -401,6 +411,11 @@ def test_errors_in_a_sheet_name_its_line(tmp_path: Path, case: str) -> None:
     with pytest.raises(InputError) as caught:
         read_verdicts(path, "sheet", SCALE)
     assert str(caught.value) == message
+
+
+def test_a_name_without_an_ending_of_sheets_is_refused_before_anything_is_read() -> None:
+    with pytest.raises(InputError, match=r"^sheet\.txt cannot be a review sheet\. Sheets end in \.jsonl or \.csv\.$"):
+        check_name("sheet.txt")
 
 
 def test_sheets_that_are_not_there_and_answers_that_nobody_gave(tmp_path: Path) -> None:

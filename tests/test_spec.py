@@ -404,6 +404,15 @@ def test_explain_finds(path: str, words: str) -> None:
     assert words in explain(path, REGISTRY)
 
 
+def test_a_key_of_several_kinds_of_mappings_is_explained_for_each() -> None:
+    text = explain("builder arbitrage.teachers.engine", builtin_registry())
+    first, *others = text.splitlines()
+    assert first.endswith("(openai, recorded, transformers, vllm or translated; required)")
+    assert "  recorded: Answers that exist already, in files." in others
+    assert "Keys with engine: vllm:" in explain("builder arbitrage.teachers", builtin_registry())
+    assert explain("builder arbitrage.teachers.base_url", builtin_registry()).count("\n\n") == 0
+
+
 @pytest.mark.parametrize(
     ("path", "message"),
     [

@@ -17,14 +17,14 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from aya_data.core.errors import NotFound
-from aya_data.core.fields import field_at, fields_of, models_at, models_of
+from aya_data.core.fields import fields_at, fields_of, kind_of, models_at, models_of
 from aya_data.core.language import LANGUAGE_SETS
 from aya_data.core.policy import POLICIES, PolicySettings
 from aya_data.core.registry import Registry, builtin_registry
 from aya_data.core.settings import SourceReference, TypeName
 from aya_data.core.spec import Frame, SourceFrame
 
-__all__ = ["explain", "json_schema", "starter_spec"]
+__all__ = ["explain", "json_schema", "starter_spec", "value_text"]
 
 DATA_FILES = ("data/starter.yaml",)
 
@@ -102,24 +102,29 @@ def _inside(prefix: str, model: type[BaseModel], steps: Sequence[str], about: st
         walked = before[0] if before is not None else []
         known = {k for inner in models_at(model, walked) for k in fields_of(inner)}
         raise NotFound(f"key of {'.'.join(walked) or prefix or 'the spec'}", steps[length - 1], known)
-    return _field_text(f"{prefix}{joint}{'.'.join(found[0])}", found[1])
+    name, fields = f"{prefix}{joint}{'.'.join(found[0])}", found[1]
+    if len(fields) > 1 and all(get_origin(info.annotation) is Literal for info in fields):
+        values = [_type_text(info.annotation) for info in fields]
+        head = f"{name}  ({_either(values)}; {_default_text(fields[0])})"
+        return "\n".join([head, *(f"  {value}: {info.description or ''}" for value, info in zip(values, fields))])
+    return "\n\n".join(dict.fromkeys(_field_text(name, info) for info in fields))
 
 
-def _reached(model: type[BaseModel], steps: Sequence[str]) -> tuple[list[str], FieldInfo] | None:
-    """Return the whole path to the field at ``steps``, and the field; None where there is no such key.
+def _reached(model: type[BaseModel], steps: Sequence[str]) -> tuple[list[str], list[FieldInfo]] | None:
+    """Return the whole path to the field at ``steps``, and the fields it may be; None where there is no such key.
 
     An item of a list or mapping may be left out: mix.caps.rows is mix.caps.*.rows.
     """
-    found: FieldInfo | None = None
+    found: list[FieldInfo] = []
     walked: list[str] = []
     for step in steps:
         # A name in a mapping may be any text, so the keys of its items come first.
         tries = ([*walked, "*", step], [*walked, step])
-        reached = next(((path, field) for path in tries if (field := field_at(model, path)) is not None), None)
+        reached = next(((path, fields) for path in tries if (fields := fields_at(model, path))), None)
         if reached is None:
             return None
         walked, found = reached
-    return None if found is None else (walked, found)
+    return (walked, found) if found else None
 
 
 def _about(registry: Registry, kind: str, name: str) -> str | None:
@@ -133,9 +138,13 @@ def _model_text(name: str, model: type[BaseModel], about: str | None = None) -> 
     return f"{head}\n{_keys_text(model)}"
 
 
+def value_text(info: FieldInfo) -> str:
+    """Say what a field holds, and what it is by default: ``whole number; default: 32``."""
+    return f"{info.title or _type_text(info.annotation, info.metadata)}; {_default_text(info)}"
+
+
 def _field_text(name: str, info: FieldInfo) -> str:
-    kind = info.title or _type_text(info.annotation, info.metadata)
-    lines = [f"{name}  ({kind}; {_default_text(info)})"]
+    lines = [f"{name}  ({value_text(info)})"]
     if info.description:
         lines.append(f"  {info.description}")
     if limits := _limits_text([*info.metadata, *_metadata(info.annotation)]):
@@ -149,7 +158,8 @@ def _field_text(name: str, info: FieldInfo) -> str:
 
 
 def _keys_text(model: type[BaseModel]) -> str:
-    lines = ["  Keys:"]
+    kind = kind_of(model)
+    lines = [f"  Keys with {kind[0]}: {kind[1]}:" if kind else "  Keys:"]
     keys = fields_of(model)
     width = max(map(len, keys), default=0)
     for key, info in keys.items():

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import types
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from aya_data.core.settings import SourceReference
 
-__all__ = ["field_at", "fields_of", "keys_at", "models_at", "models_of", "source_references"]
+__all__ = ["fields_at", "fields_of", "kind_of", "keys_at", "models_at", "models_of", "source_references"]
 
 
 def fields_of(model: type[BaseModel]) -> dict[str, FieldInfo]:
@@ -41,18 +41,28 @@ def keys_at(model: type[BaseModel], path: Sequence[str | int]) -> dict[str, Fiel
     return {k: f for inner in models_at(model, path) for k, f in fields_of(inner).items()}
 
 
-def field_at(model: type[BaseModel], path: Sequence[str]) -> FieldInfo | None:
-    """Return the field at ``path``. ``*`` and numbers step into lists and mappings of any key."""
+def fields_at(model: type[BaseModel], path: Sequence[str]) -> list[FieldInfo]:
+    """Return the fields at ``path``: several where what holds them may be one of several models, none for no such key.
+
+    ``*`` and numbers step into lists and mappings of any key.
+    """
     annotations: list[Any] = [model]
-    found: FieldInfo | None = None
+    found: list[FieldInfo] = []
     for step in path:
-        for annotation in annotations:
-            for inner in models_of(annotation):
-                found = fields_of(inner).get(step, found)
+        inner = [fields_of(one) for annotation in annotations for one in models_of(annotation)]
+        found = [fields[step] for fields in inner if step in fields] or found
         annotations = [a for b in annotations for a in _inside(b, step)]
         if not annotations:
-            return None
+            return []
     return found
+
+
+def kind_of(model: type[BaseModel]) -> tuple[str, str] | None:
+    """Return the key that says which of several models a mapping is, and its value here: ``("engine", "vllm")``."""
+    for key, info in fields_of(model).items():
+        if get_origin(info.annotation) is Literal and len(get_args(info.annotation)) == 1:
+            return key, str(get_args(info.annotation)[0])
+    return None
 
 
 def source_references(

@@ -216,7 +216,8 @@ def describe_error(item: Mapping[str, Any]) -> tuple[str, str]:
         least = context.get("min_length")
         if least == 1:
             return "must not be empty", "Write a value." if "string" in kind else "Write an item."
-        return f"must have at least {least} {_unit(kind)}, found {found}", ""
+        count = len(value) if isinstance(value, Mapping) else None
+        return f"must have at least {least} {_unit(kind)}, found {found if count is None else count}", ""
     if kind in ("too_long", "string_too_long", "bytes_too_long", "set_item_too_long"):
         return f"must have at most {context.get('max_length')} {_unit(kind)}, found {found}", ""
     if kind == "string_pattern_mismatch":

@@ -38,11 +38,15 @@ from aya_data.core.errors import InputError, did_you_mean
 from aya_data.core.identity import digest, draws
 from aya_data.core.settings import Number, Settings, wrong
 
-__all__ = ["SHEET", "HumanSettings", "Verdict", "answer_keys", "check_known", "read_verdicts", "sheet", "write_sheet"]
+__all__ = [
+    "SHEET", "HumanSettings", "Verdict", "answer_keys", "check_known", "check_name", "read_verdicts", "sheet",
+    "write_sheet",
+]  # fmt: skip
 
 SHEET: Final = ("prompt", "answer", "language", "conversation", "text", "score", "note")
 KEY = re.compile(r"[0-9a-f]{32}")
 NUMBER = re.compile(r"-?[0-9]{1,6}(?:[.,][0-9]{1,6})?", re.ASCII)
+ENDINGS: Final = "Sheets end in .jsonl or .csv."
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -52,15 +56,20 @@ def _listed(value: Any) -> Any:
 
 def _named(value: tuple[str, ...]) -> tuple[str, ...]:
     for path in value:
-        _format(path)
+        if _format(path) is None:
+            raise wrong(f"names {path[:80]!r}, which is no review sheet", ENDINGS)
     return value
 
 
-def _format(path: str) -> Literal["jsonl", "csv"]:
+def check_name(path: str) -> None:
+    """Raise :class:`InputError` for the name of a file that cannot be a sheet."""
+    if _format(path) is None:
+        raise InputError(f"{path} cannot be a review sheet", ENDINGS)
+
+
+def _format(path: str) -> Literal["jsonl", "csv"] | None:
     ending = path.rpartition(".")[2].lower()
-    if ending not in ("jsonl", "csv"):
-        raise wrong(f"names {path[:80]!r}, which is no review sheet", "Sheets end in .jsonl or .csv.")
-    return "csv" if ending == "csv" else "jsonl"
+    return "csv" if ending == "csv" else "jsonl" if ending == "jsonl" else None
 
 
 class HumanSettings(Settings):
@@ -171,6 +180,8 @@ def read_verdicts(path: Path, shown: str, scale: tuple[Decimal, Decimal]) -> lis
         for name in cells:
             if name not in SHEET:
                 raise InputError(f"has a column {name!r}, which no sheet has", did_you_mean(name, SHEET), where)
+        if "score" not in cells and _format(path.name) == "jsonl":
+            raise InputError("has no column 'score'", "Leave the column there; a score may be null.", where)
         answer, score = cells.get("answer"), _number(cells.get("score"), scale, where)
         if not isinstance(answer, str) or not KEY.fullmatch(answer):
             raise InputError("has no key in the column 'answer'", "Leave that column as it was written.", where)
