@@ -17,8 +17,9 @@ from typing import Any
 
 from aya_data.core import durable
 from aya_data.core.errors import InputError, NotFound, SpecError, WrongSetting
+from aya_data.core.journal import Journal, journals
 from aya_data.core.spec import Spec, load_spec
-from aya_data.core.store import UNFINISHED, Workspace, command_line, open_workspace
+from aya_data.core.store import UNFINISHED, Store, Workspace, command_line, open_workspace
 from aya_data.engine.codekey import kernels_code
 from aya_data.engine.events import Events, Listener, open_log
 from aya_data.engine.forecast import Peek, forecast
@@ -31,7 +32,7 @@ from aya_data.engine.warming import Warming
 from aya_data.publish.arbitration import arbitration
 from aya_data.publish.card import attribution, card, dataset_info
 
-__all__ = ["build", "expectations", "gc", "plan", "plan_as_dict", "releases", "review_sheet"]
+__all__ = ["build", "expectations", "gc", "plan", "plan_as_dict", "releases", "review_sheet", "unnamed_answers"]
 
 MINIMUM_MEMORY = 512 << 20
 DOWNLOADED = re.compile(r"(?:sha256-[0-9a-f]{64}|git-[0-9a-f]{40})(?:\.[a-z0-9]+){0,2}$")
@@ -74,18 +75,17 @@ def build(
             f"the path of the workspace, {place.root}, holds a '?', which the catalog's file cannot be opened with",
             "Choose another folder with --workspace.",
         )
-    share = _share(memory, workers)
-    part_bytes = part_size or share.part_bytes
+    share = _share(memory, workers, part_size)
     _keep_kernels(place)
     loaded = load_spec(spec, profile, sets)
     with place.hold(command_line()):
         log, _ = open_log(place.events, f"{loaded.name}-{profile}")
         events = Events(log, *listeners)
-        made = _planned(loaded, place, part_bytes, limit)
+        made = _planned(loaded, place, share.part_bytes, limit)
         together = {stage.name: str(stage.wave) for stage in made.stages if stage.kind == "read"}
         events("planned", name=loaded.name, reads=together)
         durable.make_folder(place.temporary)
-        with LocalExecutor(place.store.root, share.workers) as executor:
+        with LocalExecutor(place.store.root, share.workers, overlap=share.overlap) as executor:
             try:
                 done = run(made, place, executor, events, documents, share.exchange, share.workers)
             except WrongSetting as error:
@@ -96,7 +96,7 @@ def build(
         return done
 
 
-def _share(memory: int | None, workers: int | None) -> Share:
+def _share(memory: int | None, workers: int | None, part_size: int | None) -> Share:
     """Divide the memory budget."""
     workers = max(1, workers or os.cpu_count() or 1)
     memory = memory or total_memory() // 2
@@ -105,7 +105,7 @@ def _share(memory: int | None, workers: int | None) -> Share:
     if memory > total_memory():
         here = size(total_memory())
         raise InputError(f"--memory {size(memory)} is more than there is", f"This process may use at most {here}.")
-    return shares(memory, workers)
+    return shares(memory, workers, part_size)
 
 
 def _keep_kernels(place: Workspace) -> None:
@@ -121,16 +121,19 @@ def expectations(made: Plan, workspace: str | Path | None = None, *, upto: str |
     """What a build of ``made`` will ask of models: requests, tokens, time and price, for every step that asks.
 
     Counted exactly where the prompts are there already. ``upto="prompts"`` runs all that asks nobody and costs
-    nothing, so that they are.
+    nothing, so that they are, and sets aside intermediate results that are damaged, to be made anew. Else nothing is
+    written, and in no case in the journal: segments of it that are damaged are named, and the answers in them count as
+    missing.
     """
     if not any(stage.kind == "ask" for stage in made.stages):
         return []
     place = open_workspace(workspace)
-    share = _share(None, None)
+    place.store = Store(place.store.root, read_only=upto is None)
+    share = _share(None, None, made.part_bytes)
     idle = Warming([], 1, 0)
 
     def walked(executor: Executor, log: Events) -> list[dict[str, Any]]:
-        state = Running(made, place, executor, log, documents, share.exchange, share.workers, idle)
+        state = Running(made, place, executor, log, documents, share.exchange, share.workers, idle, looks_only=True)
         return [found.as_dict() for found in forecast(state, STAGES)]
 
     if upto is None:
@@ -138,7 +141,7 @@ def expectations(made: Plan, workspace: str | Path | None = None, *, upto: str |
     _keep_kernels(place)
     with place.hold(command_line()):
         durable.make_folder(place.temporary)
-        with LocalExecutor(place.store.root, share.workers) as executor:
+        with LocalExecutor(place.store.root, share.workers, overlap=share.overlap) as executor:
             return walked(executor, Events())
 
 
@@ -151,8 +154,9 @@ def review_sheet(
     source asks people, where the build has not come so far, and where the file is there already.
     """
     from aya_data.builders.arbitrage.builder import SHEET
-    from aya_data.builders.arbitrage.review.sheet import write_sheet
+    from aya_data.builders.arbitrage.review.sheet import check_name, write_sheet
 
+    check_name(str(path))
     reviewed = sorted({stage.source for stage in made.stages if stage.step == SHEET})
     if not reviewed:
         raise InputError("no source of the spec has prompts reviewed by people", "Write 'review: {…, with: human}'.")
@@ -165,10 +169,12 @@ def review_sheet(
     if target.exists():
         raise InputError(f"{target} is there already, and may have verdicts in it", "Name another file.")
     place = open_workspace(workspace)
-    share = _share(None, None)
+    place.store = Store(place.store.root, read_only=True)
+    share = _share(None, None, made.part_bytes)
     state = Running(
-        made, place, Peek(place.store), Events(), documents, share.exchange, share.workers, Warming([], 1, 0)
-    )
+        made, place, Peek(place.store), Events(), documents, share.exchange, share.workers, Warming([], 1, 0),
+        looks_only=True,
+    )  # fmt: skip
     forecast(state, STAGES)
     parts = state.generations[name].parts if name in state.generations else []
     if not parts or not all(SHEET in tables for tables in parts):
@@ -206,6 +212,7 @@ def _placed(spec: Spec, error: WrongSetting) -> SpecError:
 def plan_as_dict(plan: Plan, workspace: str | Path | None = None) -> dict[str, Any]:
     """Describe a plan: each stage with its key, and whether the last build already has its results."""
     place = open_workspace(workspace)
+    place.store = Store(place.store.root, read_only=True)
     have: dict[str, list[str]] = {}
     for noted in _notes(place):
         have.update(noted.get("stages", {}))
@@ -252,11 +259,13 @@ def releases(workspace: str | Path | None = None) -> list[dict[str, Any]]:
     return found
 
 
-def gc(workspace: str | Path | None = None, *, downloads: bool = False) -> tuple[int, int]:
-    """Remove intermediate results that no last build of a spec uses, and downloads that nobody finished.
+def gc(workspace: str | Path | None = None, *, downloads: bool = False, answers: bool = False) -> tuple[int, int]:
+    """Remove intermediate results that no last build of a spec uses, downloads that nobody finished, and answers that
+    cost nothing (of recordings) whose journal no release names in its lock.
 
     With ``downloads`` those that are complete go too: nothing else holds them here, so the next build
-    that reads them asks the Hub again. Returns how many and how many bytes.
+    that reads them asks the Hub again. With ``answers`` journals of answers that were paid for go too, where no
+    release names them: :func:`unnamed_answers` lists them. Returns how many and how many bytes.
     """
     from aya_data.builders.hub.repository import sweep
 
@@ -267,6 +276,10 @@ def gc(workspace: str | Path | None = None, *, downloads: bool = False) -> tuple
         keep = [key for noted in _notes(place) for keys in noted.get("stages", {}).values() for key in keys]
         durable.remove(place.temporary)
         removed = [place.store.collect(keep), sweep(place.cache)]
+        for journal in _unnamed(place):
+            if answers or journal.free:
+                removed.append((1, journal.size))
+                journal.remove()
         for path in sorted((place.cache / "numba").glob("*")):
             if path.name != kernels_code():  # of other versions of this package
                 files = [p for p in path.rglob("*") if p.is_file()]
@@ -278,6 +291,35 @@ def gc(workspace: str | Path | None = None, *, downloads: bool = False) -> tuple
                 removed.append((len(files), sum(p.stat().st_size for p in files)))
                 durable.remove(path)
         return sum(number for number, _ in removed), sum(size for _, size in removed)
+
+
+def unnamed_answers(workspace: str | Path | None = None) -> list[dict[str, Any]]:
+    """List the journals of answers that were paid for and that no release of the workspace names: what
+    ``gc(answers=True)`` would remove. For each ``journal`` (its folder), ``voice`` (what it is), ``answers`` and
+    ``bytes``. Removes nothing."""
+    place = open_workspace(workspace)
+    return [
+        {
+            "journal": str(journal.folder),
+            "voice": journal.voice(),
+            "answers": len(journal.load()),
+            "bytes": journal.size,
+        }
+        for journal in _unnamed(place)
+        if not journal.free
+    ]
+
+
+def _unnamed(place: Workspace) -> list[Journal]:
+    """The journals that no release names in its lock. A lock that cannot be read may name any of them."""
+    named: set[str] = set()
+    for path in place.releases.glob("*/*/aya.lock"):
+        try:
+            sources = json.loads(path.read_bytes()).get("generation", {})
+            named.update(voice["voice"] for steps in sources.values() for voice in steps.values())
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return []
+    return [journal for journal in journals(place.journal) if journal.folder.name not in named]
 
 
 def _notes(place: Workspace) -> Iterator[dict[str, Any]]:

@@ -29,7 +29,10 @@ READERS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "cs
 
 @dataclass(frozen=True, slots=True)
 class Calibrated:
-    """What was made: where the table is, of how many rows, and what it does to the rows kept back (if any)."""
+    """What was made: where the table is, of how many rows, and what it does to the rows kept back (if any).
+
+    ``unresolved`` are labels that name no language, ``left_out`` varieties with too few rows, each with its rows.
+    """
 
     path: Path
     digest: str
@@ -37,6 +40,7 @@ class Calibrated:
     varieties: int
     labels: int
     unresolved: dict[str, int]
+    left_out: dict[str, int]
     trial: Trial | None
 
     def as_dict(self) -> dict[str, Any]:
@@ -48,6 +52,7 @@ class Calibrated:
             "varieties": self.varieties,
             "labels": self.labels,
             "unresolved": self.unresolved,
+            "left_out": self.left_out,
             "trial": self.trial.as_dict() if self.trial else None,
         }
 
@@ -57,6 +62,11 @@ class Calibrated:
         if self.unresolved:
             shown = ", ".join(f"{label!r} ({count})" for label, count in sorted(self.unresolved.items())[:5])
             lines.append(f"Left out, because no language has these labels: {shown}.")
+        if self.left_out:
+            from aya_data.filters.language_id.calibration import ENOUGH
+
+            shown = ", ".join(f"{variety} {count}" for variety, count in self.left_out.items())
+            lines.append(f"Left out, fewer than {ENOUGH} rows: {shown}.")
         if self.trial is not None:
             lines.append(str(self.trial))
         return "\n".join(lines)
@@ -105,7 +115,9 @@ def calibrate(
         back.append(int.from_bytes(digest[:8]) < holdout * 2**64)
     sample = language_calibration.prepare(texts, varieties, found)
     kept_back = np.array(back, np.bool_)
-    table = language_calibration.calibrate(sample.take(~kept_back), found, min_letters=min_letters, cost=cost)
+    used = sample.take(~kept_back)
+    table = language_calibration.calibrate(used, found, min_letters=min_letters, cost=cost)
+    few = language_calibration.left_out(used, found, min_letters=min_letters)
     notes = [("rows", str(int((~kept_back).sum()))), ("holdout", f"{holdout:g}"), ("cost", f"{cost:g}")]
     notes += [("min_letters", str(min_letters))]
     notes += [("file", line) for line in sorted(f"{file.name} {_digest(file)[:16]}" for file in files)]
@@ -113,7 +125,7 @@ def calibrate(
     durable.write_bytes(out, table.text.encode())
     trial = language_trial.attempt(sample.take(kept_back), table, found, min_letters) if kept_back.any() else None
     return Calibrated(
-        out, table.digest, int((~kept_back).sum()), len(table.declared), len(table.labels), unresolved, trial
+        out, table.digest, len(used.texts), len(table.declared), len(table.labels), unresolved, few, trial
     )
 
 

@@ -53,6 +53,7 @@ class Peer:
 POLARS, DUCKDB, RENSA = "polars==2.1.0", "duckdb==2.0.0", "rensa==0.5.0"
 DATATROVE = ("datatrove[processing,io]==0.10.1", "spacy==3.8.18")
 PYARROW = "pyarrow==26.0.1"
+BY_HAND = (POLARS, DUCKDB, RENSA, PYARROW, "fasttext-numpy2-wheel==0.9.2")
 
 PEERS: dict[str, tuple[Peer, ...]] = {
     "near_dedup": (
@@ -67,12 +68,8 @@ PEERS: dict[str, tuple[Peer, ...]] = {
         Peer("datatrove", DATATROVE, "exact_datatrove", parted=True),
     ),
     "pipeline": (
-        Peer(
-            "by hand: Polars, DuckDB, fastText, rensa",
-            (POLARS, DUCKDB, RENSA, PYARROW, "fasttext-numpy2-wheel==0.9.2"),
-            "pipeline_by_hand",
-            ("{model}",),
-        ),
+        Peer("by hand: Polars, DuckDB, fastText, rensa", BY_HAND, "pipeline_by_hand", ("{model}",)),
+        Peer("by hand, languages by the first 400 characters", BY_HAND, "pipeline_by_hand", ("{model}", "400")),
         Peer("datatrove", (*DATATROVE, "fasttext-numpy2-wheel==0.9.2"), "pipeline_datatrove",
             ("{model}",), parted=True),
     ),

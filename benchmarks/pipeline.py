@@ -3,7 +3,10 @@
 ``aya-data build`` as a command, with an empty workspace and start-up included: rows come in through ``files`` from one
 Parquet file; a ledger says what became of every row. Peers (``--peers``) do what they can of that, without a ledger: a
 script of Polars, DuckDB, fastText and rensa (near-duplicates unverified, quality by three expressions), and datatrove
-(no quality, no mixture). Texts as in :mod:`benchmarks.near_dedup`, which here need a column ``lang`` as well.
+(no quality, no mixture). The main line reads whole texts, and so do the peers. A second line of ours has language ID
+read four windows of 100 characters of longer texts, and a second one of the script the first 400 characters.
+
+Texts as in :mod:`benchmarks.near_dedup`, which here need a column ``lang`` as well.
 """
 
 from __future__ import annotations
@@ -49,6 +52,7 @@ mix:
   caps: [{per: [language], rows: 20000}]
 release: {shard_size: 64MB}
 """
+WHOLE, WINDOWS = "{min_confidence: 0.5}", "{min_confidence: 0.5, windows: {count: 4, chars: 100}}"
 
 
 def measure(runs: int, peers: bool = False) -> Report:
@@ -60,9 +64,12 @@ def measure(runs: int, peers: bool = False) -> Report:
         (folder / "spec" / "texts.parquet").symlink_to(path.absolute())
         spec = folder / "spec" / "pipeline.yaml"
         spec.write_text(SPEC, encoding="utf-8")
+        windowed = folder / "spec" / "windowed.yaml"
+        windowed.write_text(SPEC.replace(WHOLE, WINDOWS), encoding="utf-8")
         numba = {"NUMBA_CACHE_DIR": str(folder / "numba")}
         first = _build(spec, folder / "first", numba)  # compiles, as in a workspace that was used before
         found = [_build(spec, folder / f"workspace{turn}", numba) for turn in range(runs)]
+        short = [_build(windowed, folder / f"windowed{turn}", numba) for turn in range(runs)]
         model = str(language_model._bundled())
         others = measured("pipeline", path, folder, fill=lambda text: text.format(model=model)) if peers else []
     used = process.middle(found)
@@ -77,13 +84,24 @@ def measure(runs: int, peers: bool = False) -> Report:
     )
     report.lines = compared("aya-data, with ledger and lineage", walls["median"], found, told["rows"], others)
     shares = _shares(told)
-    report.lines[1:1] = [(f"  {stage}", f"{seconds:.2f}", *[""] * 4) for stage, seconds in shares.items()]
+    short_walls, short_kept = spread([one.wall for one in short]), json.loads(process.middle(short).printed)["rows"]
+    name = "aya-data, languages by 4 windows of 100 characters"
+    (line,) = compared(name, short_walls["median"], short, short_kept, [])
+    report.lines[1:1] = [
+        *((f"  {stage}", f"{seconds:.2f}", *[""] * 4) for stage, seconds in shares.items()),
+        (*line[:-1], f"{short_walls['median'] / walls['median']:.1f}"),
+    ]
     report.notes.append(f"Seconds of stages are those of their tasks, side by side. First build: {first.wall:.1f} s.")
     report.notes += [f"{one.peer.name}: {one.failure}" for one in others if one.failure]
     report.figures = {
         "corpus": kind, "rows": rows, "kept": told["rows"], "seconds": walls, "first_seconds": round(first.wall, 2),
         "processor_seconds": round(used.processor, 2), "peak_memory_mib": peak, "stages": shares,
         "aim_seconds": AIM_SECONDS, "aim_memory_mib": AIM_MIB,
+        "windowed": {
+            "kept": short_kept, "seconds": short_walls,
+            "processor_seconds": round(process.middle(short).processor, 2),
+            "peak_memory_mib": max(one.peak_mib for one in short),
+        },
         "peers": [one.figures(walls["median"]) for one in others],
     }  # fmt: skip
     return report

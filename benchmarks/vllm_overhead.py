@@ -9,7 +9,9 @@ by token, our loop once, at the end. Where the conversations are the same, the n
 is void.
 
 The smaller the model, the larger the share of everything that is not the model: a model of two layers is the worst
-case. Needs an environment with vLLM (``.ci/vllm`` makes one)::
+case. Seconds are those of a clock, so that other work on the machine spoils them; beside them stand the processor
+seconds of whoever asks the engine, which runs in other processes. Needs an environment with vLLM (``.ci/vllm`` makes
+one); five runs take some four minutes on two cores that have nothing else to do::
 
     python -m benchmarks.vllm_overhead [--runs N] [--requests N] [--model FOLDER] [--dry]
 """
@@ -33,6 +35,8 @@ from benchmarks.report import Report, spread
 RUNS = 5
 REQUESTS = 1024
 AIM = 0.03
+WARM = 128
+"""Requests of the turn that warms up, at most."""
 MAX_TOKENS = 64
 SEQUENCES = 64
 SYSTEM = "Answer in the language of the question, in two sentences."
@@ -60,6 +64,13 @@ def conversations(turn: int, requests: int) -> list[tuple[list[list[str]], int]]
     ]
 
 
+def processor_seconds(process: int) -> float:
+    """Processor time so far of a process. The engine runs in others, which wait in loops and so are no measure."""
+    # After the name, which may hold anything: state, parent, group; then user and system time at 11 and 12.
+    fields = Path("/proc", str(process), "stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def direct(model: str, eager: bool) -> None:
     """Be the program that a person would write: answer turns that stdin names, one line of JSON each."""
     answers = os.fdopen(os.dup(1), "w")
@@ -80,6 +91,7 @@ def direct(model: str, eager: bool) -> None:
     print("ready", file=answers, flush=True)
     for line in sys.stdin:
         asked = json.loads(line)
+        before = time.process_time()
         turns = conversations(asked["turn"], asked["requests"])
         messages = [[{"role": role, "content": text} for role, text in one] for one, _ in turns]
         params = [
@@ -95,6 +107,7 @@ def direct(model: str, eager: bool) -> None:
             }
             for one in messages
         ]
+        before = time.process_time() - before
         began = time.perf_counter()
         if asked["call"] != "chat":
             found = llm.generate(prompts, params, use_tqdm=False)
@@ -102,7 +115,7 @@ def direct(model: str, eager: bool) -> None:
             found = llm.chat(messages, params, use_tqdm=False)
         seconds = time.perf_counter() - began
         tokens = sum(len(one.outputs[0].token_ids) for one in found)
-        print(json.dumps({"seconds": seconds, "tokens": tokens}), file=answers, flush=True)
+        print(json.dumps({"seconds": seconds, "tokens": tokens, "before": before}), file=answers, flush=True)
 
 
 @contextmanager
@@ -121,7 +134,12 @@ def program(model: Path, eager: bool, log: Path) -> Iterator[Any]:
     }
     with log.open("wb") as errors:
         process = subprocess.Popen(
-            arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment
+            arguments,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            env=environment,
         )
         assert process.stdin is not None and process.stdout is not None
         stdin, stdout = process.stdin, process.stdout
@@ -129,13 +147,15 @@ def program(model: Path, eager: bool, log: Path) -> Iterator[Any]:
             raise SystemExit(f"the program did not start:\n{log.read_text()[-2000:]}")
 
         def ask(call: str, turn: int, requests: int) -> dict[str, Any]:
+            began = processor_seconds(process.pid)
             stdin.write(json.dumps({"call": call, "turn": turn, "requests": requests}) + "\n")
             stdin.flush()
             line = stdout.readline()
             if not line:
                 raise SystemExit(f"the program ended:\n{log.read_text()[-2000:]}")
             found: dict[str, Any] = json.loads(line)
-            return found
+            # For LLM.generate, the numbers of tokens were made before: they count as nothing of it.
+            return {**found, "processor": processor_seconds(process.pid) - began - found["before"]}
 
         try:
             yield ask
@@ -153,10 +173,11 @@ def measure(runs: int, requests: int = REQUESTS, model: str | None = None) -> Re
 
     eager = model is None
     if eager:
-        # Threads that wait for each other slow a tiny model down.
-        os.environ["OMP_NUM_THREADS"] = "1"
+        # Threads that wait for each other slow a tiny model down; one for the engine leaves a core to who asks it.
+        os.environ |= {"OMP_NUM_THREADS": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
     ways = tuple(WAYS)
     seconds: dict[str, list[float]] = {way: [] for way in ways}
+    processor: dict[str, list[float]] = {way: [] for way in ways}
     tokens = 0
     with tempfile.TemporaryDirectory() as name:
         base = Path(name)
@@ -181,6 +202,7 @@ def measure(runs: int, requests: int = REQUESTS, model: str | None = None) -> Re
         place = Place(base / "cache", base / "temporary", base / "log.txt")
         with program(folder, eager, base / "direct.txt") as ask, voice.session(place) as session:
             for turn in range(runs + 1):
+                size = requests if turn else min(WARM, requests)
                 # Whoever comes first in one turn comes last in another.
                 order = ways[turn % len(ways) :] + ways[: turn % len(ways)]
                 counts = {}
@@ -188,41 +210,55 @@ def measure(runs: int, requests: int = REQUESTS, model: str | None = None) -> Re
                     if way == "HostSession.ask":
                         asked = [
                             Request(str(at), tuple((role, text) for role, text in messages), seed)
-                            for at, (messages, seed) in enumerate(conversations(turn, requests))
+                            for at, (messages, seed) in enumerate(conversations(turn, size))
                         ]
+                        used = processor_seconds(session.pids[0]) + time.process_time()
                         began = time.perf_counter()
                         found = [one for one in session.ask(iter(asked)) if one is not None]
                         took = time.perf_counter() - began
-                        assert len(found) == requests
+                        used = processor_seconds(session.pids[0]) + time.process_time() - used
+                        assert len(found) == size
                         counts[way] = sum(one.completion_tokens or 0 for one in found)
                     else:
                         # The calls share an engine: other conversations of the same lengths for each.
                         call, offset = WAYS[way]
-                        said = ask(call, turn + offset, requests)
-                        took, counts[way] = said["seconds"], said["tokens"]
+                        said = ask(call, turn + offset, size)
+                        took, counts[way], used = said["seconds"], said["tokens"], said["processor"]
                     if turn:
                         seconds[way].append(took)
+                        processor[way].append(used)
                 if counts["LLM.generate"] != counts["HostSession.ask"]:
                     raise SystemExit(f"the answers differ: {counts}")
                 tokens = counts["HostSession.ask"]
     report = Report(
         "vllm_overhead",
         f"{requests} requests of {MAX_TOKENS} tokens, {SEQUENCES} at a time, seconds",
-        ("", "median", "least", "greatest", "against LLM.generate"),
+        ("", "median", "least", "greatest", "against LLM.generate", "processor of the asker"),
     )
     base_line = spread(seconds["LLM.generate"])
     for way in ways:
         figures = spread(seconds[way])
-        ratios = sorted(one / other for one, other in zip(seconds[way], seconds["LLM.generate"], strict=True))
-        figures["overhead"] = ratios[len(ratios) // 2] - 1
+        figures["overhead"] = overhead(seconds[way], seconds["LLM.generate"])
+        figures["processor"] = spread(processor[way])["median"]
         figures["overhead_least"] = figures["least"] / base_line["least"] - 1
         report.figures[way] = figures
         report.lines.append(
-            (way, *(f"{figures[key]:.2f}" for key in ("median", "least", "greatest")), f"{figures['overhead']:+.1%}")
+            (
+                way,
+                *(f"{figures[key]:.2f}" for key in ("median", "least", "greatest")),
+                f"{figures['overhead']:+.1%}",
+                f"{figures['processor']:.2f}",
+            )
         )
     report.figures |= {"aim": AIM, "requests": requests, "tokens": tokens, "tiny": eager}
     report.notes.append("Overhead: the median over turns of the ratio to LLM.generate in the same turn.")
     return report
+
+
+def overhead(times: list[float], base: list[float]) -> float:
+    """Return by how much the median ratio exceeds 1."""
+    ratios = sorted(one / other for one, other in zip(times, base, strict=True))
+    return ratios[len(ratios) // 2] - 1
 
 
 def main() -> None:

@@ -36,7 +36,10 @@ from aya_data.core.row import Kind
 from aya_data.core.settings import wrong
 from aya_data.core.stage import Batch, Builder, Unit
 
-__all__ = ["FilesBuilder"]
+__all__ = ["GOES_ON", "FilesBuilder"]
+
+GOES_ON = "With 'unreadable: drop' the build goes on without it."
+"""What helps with a file that cannot be read, where the settings have that key."""
 
 MAGIC = frozenset("*?[")
 SAMPLE = 64 << 20
@@ -258,7 +261,7 @@ class FilesBuilder(Builder):
         return self._wrong(
             "path",
             f"no record of {name} can be read: {broken.rule}{f' ({broken.evidence})' if broken.evidence else ''}",
-            f"{remedy} With 'unreadable: drop' the build goes on without it.",
+            f"{remedy} {GOES_ON}",
         )
 
     def _check_columns(self, files: list[_File]) -> None:

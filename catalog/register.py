@@ -221,6 +221,11 @@ def _facts(release: Found) -> dict[str, list[tuple[Any, ...]]]:
             for rule in manifest["rules"]
         ],
     }  # fmt: skip
+    found["teachers"] = [
+        (*own, source, row["teacher"], row["language"], row["script"], row["asked_for"], row["prompts"])
+        for source, report in sorted(manifest.get("generation", {}).items())
+        for row in report.get("teachers", ())
+    ]
     found["statistics"] = [
         (*own, stage, name, dict(zip(statistic["keys"], row, strict=False)), measure, value)
         for stage, statistics in manifest.get("statistics", {}).items()

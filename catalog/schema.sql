@@ -65,6 +65,14 @@ CREATE TABLE rules (
     rows BIGINT
 );
 
+-- Teachers of an arbitrage, and the languages of the prompts that they may be asked about.
+CREATE TABLE teachers (
+    release VARCHAR, version VARCHAR, source VARCHAR,
+    teacher VARCHAR, language VARCHAR, script VARCHAR,
+    prompts BIGINT,           -- there are so many prompts
+    answered BIGINT           -- of them it has an answer to so many
+);
+
 CREATE TABLE statistics (
     release VARCHAR, version VARCHAR,
     stage VARCHAR,
@@ -106,7 +114,8 @@ SELECT release, version,
     round(sum(value) FILTER (WHERE measure = 'tokens')
         / nullif(sum(value) FILTER (WHERE measure = 'characters'), 0), 4) AS per_character,
     round(sum(value) FILTER (WHERE measure = 'tokens')
-        / nullif(sum(value) FILTER (WHERE measure = 'bytes'), 0), 4) AS per_byte   -- of UTF-8
+        / nullif(sum(value) FILTER (WHERE measure = 'bytes'), 0), 4) AS per_byte,  -- of UTF-8
+    sum(value) FILTER (WHERE measure = 'untemplated')::BIGINT AS untemplated       -- rows that the template refused
 FROM statistics WHERE statistic = 'fertility'
 GROUP BY ALL;
 

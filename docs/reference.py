@@ -155,6 +155,8 @@ takes the same rows and more.
 | `digest` | logical digest: equal for equal rows, however they are stored |
 | `seconds` | of this build |
 | `stages` | a list of `name`, `key`, `cached`, `rows_in`, `created`, `rows_out`, `dropped`, `merged`, `not_sampled`, `consumed`, `seconds` |
+| `asked` | a list of what models were asked in this build: `expected` and `actual`, with the requests that `failed`, those that a recording has no answer to (`absent`) and verdicts of a judge that are `unreadable` |
+| `notes` | what people should know, as it is printed: answers that are not recorded, verdicts that cannot be read, languages without a teacher |
 """.strip()  # noqa: E501
 
 

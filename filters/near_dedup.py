@@ -14,7 +14,8 @@ licence; longer; lower row hash), and a row goes when it resembles one that was 
 keep nothing out: of a chain A ~ B ~ C with A and C unlike, A and C stay.
 
 **Groups**: translations of one record share no shingles and are not duplicates. ``at_most: k`` keeps the first k
-rows of each ``group``, in the same order, after duplicates are gone.
+rows of each ``group`` after duplicates are gone, in the same order but for the length, which says nothing between
+languages: of equal origin and licence the row hash decides, so that each language keeps its share.
 
 =====================  =======  ============================  ==============================================
 rule                   outcome  value                         evidence
@@ -381,10 +382,10 @@ def _temporary(connection: duckdb.DuckDBPyConnection) -> str | None:
 
 
 LICENSED = "ranks.license = c.license AND ranks.terms = list_sort(coalesce(c.terms, []))"
-KEEPER_ORDER = (
-    f"settled DESC, list_position([{', '.join(repr(origin) for origin in ORIGINS)}], origin) NULLS LAST, ranks.rank, "
-    "prompt_chars + answer_chars DESC, row_hash, row_key, place"
-)
+_ORIGIN = f"list_position([{', '.join(repr(origin) for origin in ORIGINS)}], origin) NULLS LAST"
+KEEPER_ORDER = f"settled DESC, {_ORIGIN}, ranks.rank, prompt_chars + answer_chars DESC, row_hash, row_key, place"
+GROUP_ORDER = f"settled DESC, {_ORIGIN}, rank, row_hash, row_key, place"
+"""Without the length: it would keep those translations whose script needs the most characters."""
 
 
 def _near_query(threshold: float) -> str:
@@ -408,7 +409,7 @@ def _group_query(at_most: int) -> str:
         SELECT place, settled, row_number() OVER best AS position, count(*) OVER (PARTITION BY "group") AS size,
                first_value(row_key) OVER best AS partner
         FROM left_over SEMI JOIN large USING ("group")
-        WINDOW best AS (PARTITION BY "group" ORDER BY {KEEPER_ORDER.replace("ranks.rank", "rank")})
+        WINDOW best AS (PARTITION BY "group" ORDER BY {GROUP_ORDER})
     )
     SELECT place, 'large_group' AS rule, position::VARCHAR AS value, '{at_most}' AS threshold,
            'one of ' || size || ' rows of one group' AS evidence, partner

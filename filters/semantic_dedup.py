@@ -24,6 +24,7 @@ import pyarrow.compute as pc
 from pydantic import Field
 
 from aya_data.core import settings
+from aya_data.core.errors import WrongSetting
 from aya_data.core.stage import Environment, Exchange, ExchangeFilter
 from aya_data.filters import exact_dedup
 from aya_data.filters.near_dedup import KEEPER_ORDER, KINDS, LICENSED, texts_of
@@ -74,9 +75,10 @@ class SemanticDedup(ExchangeFilter):
         super().__init__(settings, environment)
         uses = environment.policy.uses
         self.prefer = settings.prefer_license or ("looser" if uses <= {"any"} else "stricter")
-        self.file: EmbeddingFile = locate(
-            settings.model, base=environment.base, cache=environment.cache, offline=environment.offline
-        )
+        with WrongSetting.at("model"):
+            self.file: EmbeddingFile = locate(
+                settings.model, base=environment.base, cache=environment.cache, offline=environment.offline
+            )
 
     def pins(self) -> dict[str, str]:
         return {"prefer_license": self.prefer, "model": self.file.digest}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import multiprocessing
 import os
@@ -152,7 +153,7 @@ def build(
     with place.hold(command_line()):
         made = plan(path, workspace, part_bytes, limit, sets)
         durable.make_folder(place.temporary)
-        with LocalExecutor(place.store.root, workers, inline_bytes) as executor:
+        with LocalExecutor(place.store.root, workers, inline_bytes, overlap=True) as executor:
             return run(made, place, executor, Events(*listeners), documents, memory, threads)
 
 
@@ -213,9 +214,15 @@ def _sample_with(variables: Mapping[str, str], spec: Path, workspace: Path, coun
     os.environ.update(variables)
     durable.failpoint.__init__()  # type: ignore[misc]
     durable.failpoint.active = True
-    api.build(spec, workspace=workspace, workers=1)
+    began: list[tuple[str, int]] = []
+
+    def listen(event: dict[str, Any]) -> None:
+        if event["event"] == "stage":
+            began.append((event["name"], durable.failpoint.count))
+
+    api.build(spec, workspace=workspace, workers=1, listeners=[listen])
     if count is not None:
-        count.write_text(str(durable.failpoint.count))
+        count.write_text(json.dumps([*began, ("", durable.failpoint.count)]))
 
 
 def sample(spec: Path, workspace: Path) -> None:
@@ -223,11 +230,24 @@ def sample(spec: Path, workspace: Path) -> None:
     assert in_child(_sample_with, {}, spec, workspace, None) == 0
 
 
-def sample_operations(spec: Path, workspace: Path) -> int:
-    """Build as :func:`sample` does; return how many durable operations it took."""
+def sample_stages(spec: Path, workspace: Path) -> dict[str, range]:
+    """Build as :func:`sample` does; return the numbers of the durable operations of each stage."""
     count = workspace.parent / "operations"
     assert in_child(_sample_with, {}, spec, workspace, count) == 0
-    return int(count.read_text())
+    began = json.loads(count.read_text())
+    return {name: range(at + 1, end + 1) for (name, at), (_, end) in itertools.pairwise(began)}
+
+
+def sample_operations(spec: Path, workspace: Path) -> int:
+    """Build as :func:`sample` does; return how many durable operations it took, up to the end of its last stage."""
+    return max(stage.stop for stage in sample_stages(spec, workspace).values()) - 1
+
+
+def last_stage(workspace: Path) -> str:
+    """The stage in which the last build of a workspace ended, by its log."""
+    (log,) = (workspace / "events").iterdir()
+    stages = [event["name"] for event in map(json.loads, log.read_text().splitlines()) if event["event"] == "stage"]
+    return str(stages[-1])
 
 
 def sample_killed_at(operation: int, spec: Path, workspace: Path) -> bool:
@@ -281,7 +301,7 @@ def tree(folder: Path) -> dict[str, str]:
 
 def released(path: Path) -> pa.Table:
     """All rows of a release, without the columns of kinds it does not have."""
-    files = sorted(p for p in path.rglob("*.parquet") if "ledger" not in p.parts)
+    files = sorted(p for p in path.rglob("*.parquet") if not {"ledger", "generation"} & set(p.parts))
     if not files:
         return shape.released("conversation", with_tools=False).empty_table()
     return pa.concat_tables([pq.read_table(p, partitioning=None) for p in files], promote_options="default")

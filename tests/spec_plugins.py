@@ -55,6 +55,7 @@ class ApiTeacher(Settings):
 class LocalTeacher(Settings):
     engine: Literal["vllm"] = Field(description="This machine.")
     model: str = Field(description="A Hub repository.")
+    revision: str | None = Field(None, description="Its commit, tag or branch.")
     sampling: Sampling = Field(Sampling(), description="How it samples.")
 
 

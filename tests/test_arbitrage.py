@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -154,7 +156,9 @@ class Models(Echo):
             wanted = text.rpartition("\n\n")[2]
             return Reply(body=completion(wanted.upper(), prompt_tokens=9, completion_tokens=9))
         if model == "judge":
-            return None
+            code, name = re.findall(r'{"code": "(\w+)", "(\w+)": x}', text)[-1]
+            said = json.dumps({"code": code, name: 1 + len(text) % 9 if name == "score" else "A"})
+            return Reply(body=completion(said, prompt_tokens=99, completion_tokens=9))
         said = {"long": LONG, "short": SHORT, "beside": BESIDE}[model].format(topic) + f" ({body['seed'] % 7})"
         return Reply(body=completion(said, prompt_tokens=len(text.split()), completion_tokens=len(said.split())))
 
@@ -270,6 +274,119 @@ def test_a_plan_says_what_will_be_asked(folder: Path, models: tuple[Models, str]
     api.build(path, workspace=folder / "workspace", workers=1)
     after = api.expectations(made, folder / "workspace")
     assert [(one["exact"], one["missing"], one["measured"]) for one in after] == [(True, 0, True)] * 2
+
+
+def judged(base_url: str) -> str:
+    model = f'{{engine: openai, model: judge, base_url: "{base_url}", revision: "1", concurrency: 2}}'
+    return f"arbiter: {{kind: judge, mode: score, model: {model}}}"
+
+
+def said(folder: Path, body: str, upto: str | None = None) -> dict[str, tuple[bool, int | None, int | None]]:
+    """What a plan says of each step that asks: whether it is exact, what it wants and what it lacks."""
+    path = folder / "duel.yaml"
+    path.write_text(HEAD + "    " + body.replace("\n", "\n    ") + "\n" + TAIL)
+    made = api.plan(path, workspace=folder / "workspace")
+    found = api.expectations(made, folder / "workspace", upto=upto)
+    return {one["stage"].replace(":duel", ""): (one["exact"], one["wanted"], one["missing"]) for one in found}
+
+
+def test_a_plan_subtracts_what_the_journal_has(folder: Path, models: tuple[Models, str]) -> None:
+    """What a judge was asked about answers that are there is not asked again, and the plan knows it."""
+    _, base_url = models
+    two, three = (
+        f"{served(base_url, *names, revision='x')}\n{judged(base_url)}\nrouting: reward"
+        for names in (("long", "short"), ("long", "short", "beside"))
+    )
+    assert said(folder, two, "prompts")["arbiter/judge"] == (False, 24, 24)
+    build(folder, two)
+    assert said(folder, two) == {
+        "generate/long": (True, 12, 0), "generate/short": (True, 12, 0), "arbiter/judge": (True, 24, 0),
+    }  # fmt: skip
+    expected = said(folder, three)
+    assert expected["generate/beside"] == (True, 12, 12)
+    assert expected["arbiter/judge"] == (False, 36, 12), "an estimate, of which what is known is not a part"
+    done = build(folder, three)
+    actual = {one["expected"]["stage"].replace(":duel", ""): one["actual"]["done"] for one in done.asked}
+    assert actual == {step: missing for step, (_, _, missing) in expected.items() if missing}
+    # The journal alone is enough to know, too.
+    shutil.rmtree(folder / "workspace" / "store")
+    assert said(folder, three, "prompts") == {step: (True, wanted, 0) for step, (_, wanted, _) in expected.items()}
+
+
+def test_a_plan_expects_one_teacher_for_each_prompt_of_the_second_round(
+    folder: Path, models: tuple[Models, str]
+) -> None:
+    _, base_url = models
+    names = ("long", "short", "beside")
+    routing = "routing: {kind: fixed, held_out: 0.4, least: 1}"
+    body = f"{served(base_url, *names, revision='x')}\n{judged(base_url)}\n{routing}"
+    blind = said(folder, body)
+    assert all(missing is None and not exact for exact, _, missing in blind.values()), "no number of prompts is stated"
+    before = said(folder, body, "prompts")
+    first = before["generate/long"][1]
+    assert first is not None and 0 < first < 12
+    assert [before[f"generate/{name}"] for name in names] == [(True, first, first)] * 3
+    assert before["arbiter/judge"] == (False, 3 * first, 3 * first)
+    second = [before[f"generate/{name}@2"] for name in names]
+    assert second == [(False, round((12 - first) / 3), round((12 - first) / 3))] * 3
+    done = build(folder, body)
+    paid = sum(one["actual"]["done"] for one in done.asked if one["expected"]["stage"].startswith("generate:"))
+    assert paid == 3 * first + 12 - first
+    assert all(exact and not missing for exact, _, missing in said(folder, body).values())
+    # Of another rule's second round the journal has a share, and the plan takes it off.
+    after = said(folder, body.replace("least: 1", "least: 2"))
+    assert all(after[f"generate/{name}@2"][2] == 0 for name in names) or sum(
+        after[f"generate/{name}@2"][2] or 0 for name in names
+    ) < sum(one[2] or 0 for one in second)
+
+
+def test_gc_removes_answers_that_cost_nothing_and_none_that_did(folder: Path, models: tuple[Models, str]) -> None:
+    app, base_url = models
+    body = f"{served(base_url, 'long', revision='x')}\n  {recorded('short')}\nrouting: reward"
+    done = build(folder, body)
+    workspace = folder / "workspace"
+    paid, free = sorted((workspace / "journal").iterdir(), key=lambda path: (path / "free").exists())
+    assert (free / "free").exists() and not (paid / "free").exists()
+    api.gc(workspace)
+    assert paid.exists() and free.exists(), "a release names both"
+    assert api.unnamed_answers(workspace) == []
+    shutil.rmtree(done.result.path)
+    (listed,) = api.unnamed_answers(workspace)
+    assert (listed["journal"], listed["answers"], listed["voice"]["model"]) == (str(paid), 12, "long")
+    assert free.exists(), "to list is not to remove"
+    assert api.gc(workspace)[0] >= 1
+    assert paid.exists() and not free.exists()
+    build(folder, body)
+    assert app.asked() == {"long": 12}
+    shutil.rmtree(workspace / "releases")
+    api.gc(workspace, answers=True)
+    assert not paid.exists()
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5])
+def test_a_build_that_is_killed_while_answers_are_judged_asks_again_for_little(folder: Path, share: float) -> None:
+    app = Models()
+    app.takes = 0.05
+    with Served(app) as server:
+        body = f"{served(server.base_url, 'long', 'short', revision='x')}\n{judged(server.base_url)}\nrouting: reward"
+        body += "\ncommit: {rows: 3, seconds: 60}"
+        path = folder / "duel.yaml"
+        path.write_text(HEAD + "    " + body.replace("\n", "\n    ") + "\n" + TAIL)
+        command = [sys.executable, "-m", "aya_data", "build", str(path), "--workspace", str(folder / "workspace")]
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        until = time.monotonic() + 120
+        while app.asked()["judge"] < share * 24 and process.poll() is None and time.monotonic() < until:
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert builds.last_stage(folder / "workspace") == "arbiter:duel/judge", "it was killed elsewhere"
+        assert 0 < app.asked()["judge"] < 24
+        done = api.build(path, workspace=folder / "workspace", workers=1)
+        assert app.asked()["long"] == app.asked()["short"] == 12
+        # One batch of three, and twice the two that may be on their way: some are answered and not yet taken.
+        assert app.asked()["judge"] <= 24 + 3 + 2 * 2
+        whole = api.build(path, workspace=folder / "other", workers=1)
+    assert builds.tree(done.result.path) == builds.tree(whole.result.path)
 
 
 @pytest.mark.parametrize("share", [0.2, 0.5, 0.8])

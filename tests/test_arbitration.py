@@ -32,7 +32,7 @@ def manifest(**given: Any) -> dict[str, Any]:
 def test_the_page_says_first_what_matters() -> None:
     page = arbitration(manifest(own=0.6, first=0.65, length=1.0))
     first = page.partition("### What became")[0]
-    assert "beats the best single teacher" in first and "which flatters it" in first
+    assert "beats the teacher chosen on the other half of the prompts by" in first and "which flatters it" in first
     assert "The score of `a` goes with length: of the answers to one prompt it likes the longer ones" in first
     assert "The judge `a` favours the answer that it is shown first" in first
     assert "prefers its own family, `f0`" in first or "ranks its own family, `f0`, high" in first
@@ -44,7 +44,7 @@ def test_the_page_says_first_what_matters() -> None:
         "Own family",
     ):
         assert f"### {title}" in page
-    assert "| `none` | dropped: no answer, or none with a score | 1 |" in page
+    assert "| `none` | dropped: no answer | 1 |" in page
     widths = {line.count("|") for block in page.split("\n\n") for line in block.splitlines() if line.startswith("|")}
     assert min(widths) >= 4
 

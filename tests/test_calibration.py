@@ -23,7 +23,7 @@ from aya_data.filters.language_id import calibration as language_calibration
 from aya_data.filters.language_id import labels as language_labels
 from aya_data.filters.language_id.calibration import COMMON, CONFIDENCES, STRANGE, Sample
 from aya_data.filters.language_id.filter import LanguageId
-from aya_data.filters.language_id.table import Limits, parse_table
+from aya_data.filters.language_id.table import Limits, bundled_table, parse_table
 from aya_data.text import language_model
 from tests.test_filters import draft, environment, table, verdicts, write_model
 
@@ -73,6 +73,24 @@ def test_a_table_is_made_named_by_a_spec_and_judged_by(labelled: Path, tmp_path:
     assert detected[:6] == ["eng_Latn"] * 3 + ["tur_Latn"] * 3
     assert detected[9:] == ["und_Latn"] * 3
     assert not result.drop.any()
+
+
+def test_languages_with_few_rows_are_named_and_judged_by_the_bundled_table(labelled: Path, tmp_path: Path) -> None:
+    few = [("nld", f"{text} en nog {number}") for number, (_, text) in enumerate(sentences(29)[:29])]
+    rows = [*few, ("swh", "watoto wanacheza katika bustani leo asubuhi"), *[("ita", "kort")] * 40]
+    columns = {"lang": [label for label, _ in rows], "text": [text for _, text in rows]}
+    pq.write_table(pa.table(columns), tmp_path / "few.parquet")
+    done = made([labelled, tmp_path / "few.parquet"], tmp_path / "t.tsv")
+    assert done.left_out == {"ita_Latn": 0, "nld_Latn": 29, "swh_Latn": 1}
+    assert "\nLeft out, fewer than 30 rows: ita_Latn 0, nld_Latn 29, swh_Latn 1." in str(done)
+    a_filter = LanguageId(LanguageId.Settings(thresholds_from="t.tsv"), environment(base=tmp_path))
+    own, bundled = parse_table((tmp_path / "t.tsv").read_bytes(), "t.tsv"), bundled_table()
+    for language in ("swh", "eng"):
+        line = (own if language == "eng" else bundled).declared[language, "Latn"]
+        assert a_filter._threshold(language, "Latn") == line.confidence
+    assert a_filter.table is not None
+    assert a_filter.table.labels["sw", "Latn"] == bundled.labels["sw", "Latn"]
+    assert a_filter.table.labels["en", "Latn"] == own.labels["en", "Latn"] != bundled.labels["en", "Latn"]
 
 
 def test_files_of_any_kind_in_any_order_give_the_same_lines(labelled: Path, tmp_path: Path) -> None:
@@ -177,5 +195,5 @@ def test_the_command(labelled: Path, tmp_path: Path) -> None:
     assert done.exit_code == 0
     assert done.stdout.startswith(f"Wrote {out}: 3 varieties, 3 labels, from ")
     told = json.loads(CliRunner().invoke(app, [*arguments, "--json"]).stdout)
-    assert set(told) == {"path", "digest", "rows", "varieties", "labels", "unresolved", "trial"}
+    assert set(told) == {"path", "digest", "rows", "varieties", "labels", "unresolved", "left_out", "trial"}
     assert told["trial"]["calibrated"]["accuracy"] == 1

@@ -54,7 +54,7 @@ def test_the_views_and_tables(workspace: Workspace) -> None:
     assert names == [
         "arbitration", "completions", "confusion", "decisions", "edges", "fertility", "languages", "ledger",
         "licenses", "mixture", "pairs", "releases", "rows", "rules", "scores", "shards", "sources", "stages",
-        "statistics",
+        "statistics", "teachers",
     ]  # fmt: skip
 
 

@@ -56,7 +56,7 @@ def test_help_is_as_recorded(command: str) -> None:
 
 
 def test_build_prints_one_object_and_keeps_progress_off_stdout(built: dict[str, Any], workspace: Path) -> None:
-    assert list(built) == ["name", "version", "path", "rows", "digest", "seconds", "stages", "asked"]
+    assert list(built) == ["name", "version", "path", "rows", "digest", "seconds", "stages", "asked", "notes"]
     counts = {"rows_in", "created", "rows_out", "dropped", "merged", "not_sampled", "consumed"}
     for stage in built["stages"]:
         assert {"name", "key", "cached", "seconds", *counts} == set(stage)
@@ -136,6 +136,8 @@ def test_releases_verify_and_gc(built: dict[str, Any], workspace: Path) -> None:
     assert aya("verify", "--workspace", workspace).returncode == 0
     assert aya("verify", built["path"]).returncode == 0
     assert printed("gc", "--workspace", workspace, "--json") == {"removed": 0, "bytes": 0}
+    assert printed("gc", "--answers", "list", "--workspace", workspace, "--json") == []
+    assert aya("gc", "--answers", "list", "--workspace", workspace).stdout == "There are none.\n"
 
 
 def test_schema_and_explain() -> None:

@@ -227,3 +227,16 @@ def test_versions_of_libraries_are_part_of_the_key() -> None:
         ["aya_data.core.identity"], ["numpy"]
     )
     assert codekey.library_version("no-such-distribution") == "absent"
+
+
+def test_every_module_with_a_kernel_is_in_the_digest_of_compiled_code() -> None:
+    root = Path(aya_data.__file__).parent
+    found = [
+        ".".join(path.relative_to(root.parent).with_suffix("").parts)
+        for package in root.iterdir()
+        if package.is_dir()
+        for path in package.rglob("*.py")
+        if "aya_data.text.kernel import" in path.read_text()
+    ]
+    assert "aya_data.builders.arbitrage.arbiters.relevance" in found
+    assert [module for module in found if not module.startswith(tuple(f"{name}." for name in codekey.KERNELS))] == []

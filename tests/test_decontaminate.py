@@ -18,10 +18,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aya_data import api
+from aya_data.cli.shortfalls import shortfalls
 from aya_data.core.errors import SpecError
 from aya_data.core.identity import draw
 from aya_data.core.row import Draft, tabulate
 from aya_data.core.stage import Verdicts
+from aya_data.core.statistics import from_table
 from aya_data.engine.release import FOLDERS
 from aya_data.filters.decontaminate.filter import Decontaminate
 from aya_data.filters.decontaminate.index import record_key
@@ -217,8 +219,12 @@ def test_records_are_found_in_every_language() -> None:
     other = row_table([("卵は何分ゆでますか。", "六分です。")], "collection", extra={"id": 7})
     rows = pa.concat_tables([turkish, made, named, other])
     suite = row_table([("¿Cuánto tarda un huevo?", "Seis.")], "suite", group=record_key("dolly", 6), extra={"id": 41})
-    a_filter = decontaminate(identifiers=[{"dataset": "collection", "of": "dolly"}], methods=("record",))
+    known = [{"dataset": "collection", "of": "dolly"}, {"dataset": "colection"}]
+    a_filter = decontaminate(identifiers=known, methods=("record",))
     verdict = verdicts(a_filter, rows, index(a_filter, suite))
+    assert verdict.statistics["identifiers"].to_pydict() == {"dataset": ["collection", "colection"], "rows": [2, 0]}
+    counted = {"statistics": {"filter:decontaminate": {"identifiers": from_table(verdict.statistics["identifiers"])}}}
+    assert list(shortfalls(counted)) == ["decontaminate: no row has the dataset 'colection' that identifiers names"]
     assert verdict.drop.tolist() == [True, True, True, False]
     assert set(verdict.rule[:3]) == {"contaminated_record"}
     assert (verdict.evidence[0] or "").startswith("suite suite00000 (id 41); record ")

@@ -15,10 +15,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from aya_data.core.errors import WorkspaceLocked
+from aya_data.core.errors import TaskFailed, WorkspaceLocked
 from aya_data.core.ledger import balance
-from aya_data.core.store import Store, Workspace
+from aya_data.core.store import Output, Store, Workspace
+from aya_data.engine.pool import LocalExecutor
 from aya_data.engine.run import Build
+from aya_data.engine.task import Task, make_task
 from tests import builds
 
 NO_DEDUP = builds.SMALL.replace(", exact_dedup]", "]")
@@ -232,6 +234,53 @@ def test_a_setting_changes_the_keys_from_its_stage_on(tmp_path: Path, change: st
         name for name in names[names.index(first) :] if before[name] != after[name]
     ]
     assert before[first] != after[first] and before["release"] != after["release"]
+
+
+def test_what_is_measured_ahead_is_told_as_computed_once(tmp_path: Path) -> None:
+    """Workers measure parts while others are read; each task is told once, in its stage: as computed, then cached."""
+    spec = builds.spec(tmp_path)
+    for cached in (False, True):
+        told: list[dict[str, Any]] = []
+        builds.build(spec, tmp_path / "workspace", workers=2, inline_bytes=0, part_bytes=1, listeners=[told.append])
+        tasks = [event for event in told if event["event"] == "task"]
+        announced = sum(event["tasks"] for event in told if event["event"] == "tasks")
+        assert len(tasks) == announced and {event["cached"] for event in tasks} == {cached}
+        stage = ""
+        for event in told:
+            stage = event["name"] if event["event"] == "stage" else stage
+            assert event["event"] != "task" or event["name"] == stage
+
+
+def write_number(store: Store, output: Output, *, number: int, marker: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A task that fails unless its marker is there, and leaves it."""
+    if marker and not Path(marker).exists():
+        Path(marker).touch()
+        raise ValueError("the first time")
+    return {}, {"number": number}
+
+
+def number_task(number: int, marker: str = "") -> Task:
+    arguments = {"number": number, "marker": marker}
+    return make_task("numbers", str(number), "tests.test_engine:write_number", "", {"number": number}, arguments)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_task_that_is_there_twice_counts_once(tmp_path: Path, workers: int) -> None:
+    told: list[tuple[int, Any, float | None]] = []
+    with LocalExecutor(tmp_path, workers, 0) as executor:
+        tasks = [number_task(number) for number in (1, 2, 1)]
+        records = executor.run(tasks, lambda *done: told.append(done))
+    assert [record.facts["number"] for record in records] == [1, 2, 1]
+    seconds = {index: took for index, _, took in told}
+    assert sorted(seconds) == [0, 1, 2] and seconds[2] == 0.0 and min(seconds[0] or 0.0, seconds[1] or 0.0) > 0.0
+
+
+def test_an_executor_goes_on_after_an_error(tmp_path: Path) -> None:
+    tasks = [number_task(1, str(tmp_path / "marker")), *map(number_task, range(2, 6))]
+    with LocalExecutor(tmp_path / "store", 2, 0) as executor:
+        with pytest.raises(TaskFailed, match="the first time"):
+            executor.run(tasks, lambda *done: None)
+        assert [record.facts["number"] for record in executor.run(tasks, lambda *done: None)] == [1, 2, 3, 4, 5]
 
 
 # Limits ----------------------------------------------------------------------------------------------

@@ -3,16 +3,32 @@
 from __future__ import annotations
 
 import json
+import tempfile
+import tracemalloc
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from aya_data.core.errors import BuildError
-from aya_data.core.store import Workspace
-from aya_data.engine.asking import GenerationFailed
-from aya_data.engine.run import Build
+from aya_data.core.generation import Answer
+from aya_data.core.identity import draw
+from aya_data.core.journal import Journal, binary_keys
+from aya_data.core.store import Store, Workspace
+from aya_data.engine.asking import GenerationFailed, Listing, demand
+from aya_data.engine.events import Events
+from aya_data.engine.forecast import Peek, forecast
+from aya_data.engine.pool import LocalExecutor
+from aya_data.engine.run import STAGES, Build
+from aya_data.engine.running import Running
+from aya_data.engine.warming import Warming
 from tests import builds
 from tests.builds import Record
 
@@ -140,3 +156,135 @@ def test_a_damaged_journal_is_named(tmp_path: Path) -> None:
     Workspace(tmp_path / "workspace").store.collect([])
     with pytest.raises(BuildError, match=segment.name):
         builds.build(path, tmp_path / "workspace")
+
+
+# What a plan says, and leaves alone -----------------------------------------------------------------------------------
+
+
+def planned(path: Path, workspace: Path, upto: bool = False) -> dict[str, Any]:
+    """What a plan of the toy spec says of its one step that asks."""
+    place = Workspace(workspace)
+    made = builds.plan(path, workspace)
+    place.store = Store(place.store.root, read_only=not upto)
+    with LocalExecutor(place.store.root, 1) as executor:
+        state = Running(
+            made, place, executor if upto else Peek(place.store), Events(), builds.documents, 1 << 30, 1,
+            Warming([], 1, 0), looks_only=True,
+        )  # fmt: skip
+        (found,) = forecast(state, STAGES)
+    return found.as_dict()
+
+
+def test_a_plan_changes_nothing_and_names_what_is_damaged(tmp_path: Path) -> None:
+    path = spec(tmp_path, take=8)
+    builds.build(path, tmp_path / "workspace")
+    workspace = Workspace(tmp_path / "workspace")
+    assert (planned(path, workspace.root)["missing"], planned(path, workspace.root)["damaged"]) == (0, ())
+    (folder,) = workspace.journal.iterdir()
+    first, *_ = segments = sorted(folder.glob("*.parquet"))
+    held = sum(pq.read_metadata(segment).num_rows for segment in segments)
+    lost = pq.read_metadata(first).num_rows
+    first.write_bytes(first.read_bytes()[:-1])
+    for entry in (*folder.iterdir(), folder):
+        entry.chmod(entry.stat().st_mode & ~0o222)
+    before = builds.tree(workspace.root)
+    try:
+        for upto in (False, False, True):
+            found = planned(path, workspace.root, upto)
+            assert (found["exact"], found["wanted"], found["missing"]) == (True, held, lost)
+            assert found["damaged"] == (str(first),)
+        assert builds.tree(workspace.root) == before
+    finally:
+        folder.chmod(0o755)
+    # A build sets it aside, names it, and the next one asks for what was in it.
+    workspace.store.collect([])
+    with pytest.raises(BuildError, match="has been set aside"):
+        builds.build(path, workspace.root)
+    assert [p.name for p in folder.glob("*.damaged")] == [first.name + ".damaged"]
+    builds.build(path, workspace.root)
+    assert len(asked(tmp_path)) == held + lost
+
+
+def test_a_plan_names_damaged_parts_and_one_that_may_write_gets_past_them(tmp_path: Path) -> None:
+    path = spec(tmp_path)
+    assert planned(path, tmp_path / "workspace", upto=True)["exact"]
+    store = Workspace(tmp_path / "workspace").store
+    records = [record for key in list(store.keys()) if (record := store.get(key)) and "prompts" in record.parts]
+    damaged = [store.root / part.path for record in records for part in record.parts["prompts"]]
+    for file in damaged:
+        file.write_bytes(bytes(file.stat().st_size))
+    for upto, there in ((False, True), (True, False)):
+        found = planned(path, tmp_path / "workspace", upto)
+        assert not found["exact"] and found["damaged"] and set(found["damaged"]) <= set(map(str, damaged))
+        assert all(Path(name).exists() == there for name in found["damaged"])
+    for _ in damaged:
+        found = planned(path, tmp_path / "workspace", upto=True)
+    assert found["exact"] and not found["damaged"]
+
+
+def test_what_the_journal_has_is_exact_without_any_result(tmp_path: Path) -> None:
+    """Another spec, or another build, may have asked: what is known is known."""
+    path = spec(tmp_path, take=8)
+    assert planned(path, tmp_path / "workspace")["exact"] is False
+    assert planned(path, tmp_path / "workspace", upto=True)["missing"] == 8
+    builds.build(path, tmp_path / "workspace")
+    other = spec(tmp_path, take=12)
+    found = planned(other, tmp_path / "workspace", upto=True)
+    assert (found["exact"], found["wanted"], found["missing"]) == (True, 12, 4)
+
+
+# Keys -------------------------------------------------------------------------------------------------
+
+KEYS = st.sampled_from([f"{n:032x}" for n in (0, 1, 2, 255, 256, 1 << 64, (1 << 128) - 1)])
+ROWS = st.lists(st.lists(st.tuples(KEYS, st.sampled_from(["eng_Latn", "tur_Latn"]), st.integers(0, 9)), max_size=9))
+
+
+@given(ROWS, st.sets(KEYS))
+def test_arrays_of_keys_count_as_sets_do(parts: list[list[tuple[str, str, int]]], chosen: set[str]) -> None:
+    schema = pa.schema({"key": pa.string(), "language": pa.string(), "chars": pa.int32()})
+    listing = Listing.of(
+        pa.Table.from_pylist([dict(zip(schema.names, row, strict=True)) for row in rows], schema) for rows in parts
+    )
+    first: dict[str, tuple[str, int]] = {}
+    for key, language, chars in (row for rows in parts for row in rows):
+        first.setdefault(key, (language, chars))
+    assert [key.tobytes().hex() for key in listing.distinct()[:, None]] == sorted(first)
+    wanted = binary_keys(sorted(chosen))
+    languages, chars = listing.tally(wanted)
+    asked = [first[key] for key in chosen & set(first)]
+    assert languages == Counter(language for language, _ in asked) and chars == sum(size for _, size in asked)
+    assert [len(part) for part in listing.parts()] == [len(rows) for rows in parts]
+
+
+# Memory -------------------------------------------------------------------------------------------------
+
+
+def test_memory_is_that_of_keys() -> None:
+    """What asking holds of 200,000 requests, at its most: arrays. An object for each would be 100 bytes and more."""
+    count, rows = 200_000, 4096
+    digits = np.array([f"{draw(1, 'key', str(n)):016x}{draw(2, 'key', str(n)):016x}" for n in range(count)])
+
+    def tables() -> Iterator[pa.Table]:
+        for start in range(0, count, rows):
+            keys = pa.array(digits[start : start + rows])
+            yield pa.table(
+                {"key": keys, "language": ["eng_Latn"] * len(keys), "chars": pa.array([9] * len(keys), pa.int32())}
+            )
+
+    with tempfile.TemporaryDirectory(dir=builds.in_memory()) as folder:
+        journal = Journal(Path(folder), "0" * 32)
+        journal.append([Answer(str(key), "a") for key in digits[: count // 2]])
+        tracemalloc.start()
+        try:
+            listing = Listing.of(tables())
+            keys = listing.distinct()
+            index = journal.load()
+            wanted = demand(index, keys).open(0)
+            languages, chars = listing.tally(wanted)
+            index.digest(keys[np.isin(keys, wanted, invert=True)])
+            _, most = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert languages == {"eng_Latn": count // 2} and chars == 9 * count // 2
+    assert sorted(key.hex() for key in (k.ljust(16, b"\0") for k in wanted.tolist())) == sorted(digits[count // 2 :])
+    assert most < 200 * count, most / count

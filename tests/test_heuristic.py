@@ -13,6 +13,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from aya_data.builders.arbitrage.arbiters import relevance
 from aya_data.builders.arbitrage.arbiters.heuristic import FACTORS, HeuristicArbiter, HeuristicSettings, factors
@@ -293,8 +294,11 @@ def test_what_each_factor_sees() -> None:
     assert of("length", "empty") < of("length", "a") < of("length", "loop")
     whole = completed(prompts, [(0, "a", good)], "length")
     assert factors(prompts, whole)["truncation"].tolist() == [pytest.approx(0.3)]
-    score = arbiter(relevance=0, language=0, repetition=0, truncation=0, length=0, substance=0)
-    assert score.score(prompts, completions, None)["score"].to_pylist() == [1.0] * len(listed)
+    none = dict.fromkeys(FACTORS, 0)
+    alone = arbiter(**{**none, "substance": 1}).score(prompts, completions, None)["score"].to_pylist()
+    assert alone == [0 if teacher == "empty" else round(of("substance", teacher), 4) for teacher in teachers]
+    with pytest.raises(ValidationError, match="weighs every factor with 0"):
+        arbiter(**none)
 
 
 def test_weights_are_its_identity() -> None:

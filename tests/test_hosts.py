@@ -20,18 +20,16 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from aya_data.builders.arbitrage.teachers.host import PACKAGE, Host, HostSession, Replica, interpreter
 from aya_data.builders.arbitrage.teachers.hosted_protocol import encoded, frames, rendered
-from aya_data.builders.arbitrage.teachers.transformers_engine import TransformersSettings, TransformersTeacher
-from aya_data.core import license as licenses
-from aya_data.core.errors import BuildError, InputError, MissingExtra
+from aya_data.core.errors import BuildError, InputError, WrongSetting
 from aya_data.core.generation import ABSENT, FAILED, LENGTH, STOP, Answer, Place, Request
-from aya_data.core.stage import Environment
-from tests.tiny_models import causal_lm, needs_transformers, tokenizer
+from tests.tiny_models import causal_lm, needs_transformers, teacher, tokenizer
 
 PARROT = """
 import os, signal, subprocess, sys, time
@@ -48,6 +46,8 @@ class Parrot:
     def run(self, desk):
         folder = Path(self.settings["folder"])
         while requests := desk.take(self.settings.get("batch", 4)):
+            if self.settings.get("together") and any("deadly" in request["messages"][-1][1] for request in requests):
+                os.kill(os.getpid(), signal.SIGKILL)
             for request in requests:
                 said = request["messages"][-1][1]
                 with (folder / "asked").open("a") as file:
@@ -71,6 +71,8 @@ class Parrot:
                                 completion_tokens=len(said))
 
 def load(settings):
+    with (Path(settings["folder"]) / "starts").open("a") as file:
+        file.write("x")
     if settings.get("refuses"):
         raise Refused("this parrot does not speak", "Take another.")
     if settings.get("crashes"):
@@ -221,9 +223,31 @@ def test_a_request_that_kills_is_found_and_the_others_go_on(tmp_path: Path, plac
         "deadly",
         finish=FAILED,
         reason="the model's process died 2 times while it answered this request alone: signal 9 (SIGKILL)",
-        attempts=3,
+        attempts=asked(tmp_path)["deadly"],
     )
-    assert asked(tmp_path)["deadly"] == 3
+    # Once with up to seven others, then in halves of what was left, and twice alone.
+    assert 3 <= asked(tmp_path)["deadly"] <= 5
+
+
+@pytest.mark.parametrize("deadly", [{41}, {0}, {5, 41}, {30, 31}])
+def test_those_that_kill_are_found_by_halves(deadly: set[int], tmp_path: Path, place: Place) -> None:
+    # The worst engine: it runs all that it holds together, so that one that kills leaves no answer at all.
+    texts = [f"deadly {number}" if number in deadly else f"word {number}" for number in range(64)]
+    with HostSession(parrot(tmp_path, window=64, batch=64, together=True), place) as session:
+        found = answered(session, texts)
+    assert sorted(found) == sorted(texts)
+    assert {key for key, answer in found.items() if answer.failed} == {text for text in texts if "deadly" in text}
+    # The first death, six halvings and the second death alone.
+    assert len((tmp_path / "starts").read_text()) - 1 <= len(deadly) * (1 + 6 + 1)
+    assert {times for text, times in asked(tmp_path).items() if "word" in text} == {1}
+
+
+def test_a_death_in_company_alone_costs_one_more_start(tmp_path: Path, place: Place) -> None:
+    texts = [f"word {number}" for number in range(63)] + ["once"]
+    with HostSession(parrot(tmp_path, window=64, batch=64), place) as session:
+        found = answered(session, texts)
+    assert {answer.text for answer in found.values()} == {text + "!" for text in texts}
+    assert len((tmp_path / "starts").read_text()) == 2
 
 
 def test_an_engine_that_raises_is_named_by_what_it_said(tmp_path: Path, place: Place) -> None:
@@ -235,19 +259,45 @@ def test_an_engine_that_raises_is_named_by_what_it_said(tmp_path: Path, place: P
     )
 
 
-def test_three_deaths_without_an_answer_stop_the_build(tmp_path: Path, place: Place) -> None:
+def test_deaths_at_each_of_three_requests_stop_the_build(tmp_path: Path, place: Place) -> None:
     with HostSession(parrot(tmp_path), place) as session:
         with pytest.raises(BuildError) as error:
             answered(session, ["deadly 1", "deadly 2", "deadly 3"])
     assert str(error.value).startswith(
-        "polly: the model's process died 3 times without an answer: signal 9 (SIGKILL). It said: hears deadly"
+        "polly: the model's process died 5 times without an answer: signal 9 (SIGKILL). It said: hears deadly"
     )
     assert str(error.value).endswith(f"Its log is {place.log}.")
 
 
+@pytest.mark.parametrize(
+    ("before", "deadly", "after"),
+    [(20, 3, 17), (38, 2, 0), (0, 2, 0), (0, 9, 1)],
+    ids=["within", "end", "only", "many"],
+)
+def test_samples_of_one_deadly_conversation_fail_and_stop_nothing(
+    before: int, deadly: int, after: int, tmp_path: Path, place: Place
+) -> None:
+    texts = [*(f"word {n}" for n in range(before)), *["deadly"] * deadly, *(f"late {n}" for n in range(after))]
+    asked = (Request(str(number), (("user", text),), number) for number, text in enumerate(texts))
+    with HostSession(parrot(tmp_path), place) as session:
+        found = {int(answer.key): answer for answer in session.ask(asked) if answer is not None}
+    assert {number: answer.failed for number, answer in found.items()} == {
+        number: text == "deadly" for number, text in enumerate(texts)
+    }
+
+
+def test_what_failed_is_told_before_the_build_stops(tmp_path: Path, place: Place) -> None:
+    failed: list[str] = []
+    with HostSession(parrot(tmp_path, window=1), place) as session:
+        with pytest.raises(BuildError, match="died 6 times without an answer"):
+            for answer in session.ask(requests([f"deadly {number}" for number in range(9)])):
+                failed += [answer.key] if answer is not None and answer.failed else []
+    assert failed == ["deadly 0", "deadly 1", "deadly 2"]
+
+
 def test_a_process_that_hangs_is_killed(tmp_path: Path, place: Place) -> None:
     with HostSession(parrot(tmp_path, patience=0.2), place) as session:
-        with pytest.raises(BuildError, match=r"died 3 times without an answer: did nothing for 0 s"):
+        with pytest.raises(BuildError, match=r"died 5 times without an answer: did nothing for 0 s"):
             answered(session, ["stuck 1", "stuck 2", "stuck 3"])
 
 
@@ -277,6 +327,22 @@ def test_a_model_that_does_not_start_is_one_error(
     if error is BuildError:
         assert "a feather falls" in place.log.read_text()
     assert list(place.temporary.iterdir()) == []
+
+
+def test_an_interpreter_that_does_not_do_is_named_before_anybody_is_asked(tmp_path: Path) -> None:
+    for name, lines in (("other", "exit 3"), ("bare", f'exec {sys.executable} -S "$@"')):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{lines}\n")
+        (tmp_path / name).chmod(0o755)
+    messages = {
+        "./none": f"there is no Python interpreter './none'. Give the path of one (looked for {tmp_path}/none).",
+        "./other": "'./other' does not run as Python. Name the python of an environment.",
+        "./bare": "the interpreter './bare' has no torch. Install torch there, or name another interpreter.",
+    }
+    for python, message in messages.items():
+        with pytest.raises(WrongSetting) as error:
+            teacher(tmp_path, tmp_path, {"max_tokens": 4}, python=python).check()
+        assert str(error.value) == f"tiny: {message}"
+        assert error.value.faults[0][0] == ("teachers", "tiny", "python")
 
 
 def test_an_interpreter_that_is_none(tmp_path: Path) -> None:
@@ -345,17 +411,6 @@ PROMPTS = [
 ]
 
 
-def environment(base: Path) -> Environment:
-    return Environment(base, base / "cache", True, 7, None, licenses.policy("any"))
-
-
-def teacher(base: Path, model: Path | str, sampling: dict[str, Any], **more: Any) -> TransformersTeacher:
-    settings = TransformersSettings.model_validate(
-        {"engine": "transformers", "model": str(model), "sampling": {"n": 1, "temperature": 0, **sampling}, **more}
-    )
-    return TransformersTeacher("tiny", settings, environment(base))
-
-
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return causal_lm(tmp_path_factory.mktemp("models") / "llama")
@@ -393,11 +448,19 @@ def said(answer: Answer) -> tuple[str | None, str, int | None, int | None]:
     return answer.text, answer.finish, answer.prompt_tokens, answer.completion_tokens
 
 
+BATCHING = pytest.mark.parametrize("batching", ["auto", "continuous"])
+
+
 @needs_transformers
+@BATCHING
 def test_at_temperature_0_batches_give_what_transformers_gives_each_prompt_alone(
-    model: Path, tmp_path: Path, place: Place
+    batching: str, model: Path, tmp_path: Path, place: Place
 ) -> None:
-    voice = teacher(tmp_path, model, {"max_tokens": 24, "repetition_penalty": 1.3}, batch_size=3)
+    # Of the continuous ones, the prompt that takes the most room has no room in the cache.
+    more = {"batch_tokens": 90} if batching == "continuous" else {}
+    voice = teacher(
+        tmp_path, model, {"max_tokens": 24, "repetition_penalty": 1.3}, batch_size=3, batching=batching, **more
+    )
     with voice.session(place) as session:
         assert isinstance(session, HostSession)
         assert session.facts[0]["dtype"] == "float32"
@@ -405,9 +468,42 @@ def test_at_temperature_0_batches_give_what_transformers_gives_each_prompt_alone
         too_long = answered(session, ["word " * 600])
     wanted = plain(model, PROMPTS, max_new_tokens=24, repetition_penalty=1.3)
     assert [said(found[prompt]) for prompt in PROMPTS] == wanted
+    assert session.facts[0]["batching"] == ("padded" if batching == "auto" else batching)
     (absent,) = too_long.values()
     assert absent.finish == ABSENT and absent.text is None
     assert re.fullmatch(r"the conversation has \d+ tokens, the model takes 512", str(absent.reason))
+
+
+@needs_transformers
+def test_answers_that_made_room_for_others_are_those_of_each_prompt_alone(
+    model: Path, tmp_path: Path, place: Place
+) -> None:
+    # A cache for about four of eight: transformers takes some out and reads them again, what they made included.
+    prompts = [f"{prompt[:30]} {number}" for number, prompt in enumerate(PROMPTS * 2)]
+    sampling = {"max_tokens": 60, "repetition_penalty": 1.3}
+    voice = teacher(tmp_path, model, sampling, batch_size=8, batching="continuous", batch_tokens=90)
+    with voice.session(place) as session:
+        assert isinstance(session, HostSession)
+        found = answered(session, prompts)
+    wanted = plain(model, prompts, max_new_tokens=60, repetition_penalty=1.3)
+    assert [said(found[prompt]) for prompt in prompts] == wanted
+
+
+@needs_transformers
+def test_a_manager_whose_thread_died_is_not_started_again(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from transformers import AutoModelForCausalLM
+
+    with importlib.resources.as_file(importlib.resources.files(PACKAGE) / "hosted.py") as script:
+        monkeypatch.syspath_prepend(str(script.parent))
+        continuous: Any = importlib.import_module("hosted_continuous")
+    engine = SimpleNamespace(model=AutoModelForCausalLM.from_pretrained(model), ends={3}, stops=(), sampler=None)
+    batch = continuous.Continuous(engine, 2, 64)
+    for number in range(2):
+        batch._add(SimpleNamespace(id=number, tokens=[5, 6, 7], limit=4, seed=0))
+        batch.manager._generation_thread.join(30)  # it ends at the first token: there is nothing that draws it
+        assert not batch.manager.is_running()
+    assert batch._collect()
+    assert list(batch.running) == ["0", "1"]
 
 
 @needs_transformers
@@ -415,14 +511,13 @@ def test_samples_depend_on_their_seed_and_not_on_their_batch_nor_on_deaths(
     model: Path, tmp_path: Path, place: Place
 ) -> None:
     sampling = {"temperature": 0.9, "top_p": 0.95, "top_k": 100, "min_p": 0.001, "max_tokens": 24}
-    voice = teacher(tmp_path, model, sampling, batch_size=4)
 
     def ask(session: Any, numbers: Sequence[int]) -> Iterator[Answer]:
         each = ((PROMPTS[number % 8], number) for number in numbers)
         stream = session.ask(Request(str(number), (("user", text),), number) for text, number in each)
         return (answer for answer in stream if answer is not None)
 
-    with voice.session(place) as session:
+    with teacher(tmp_path, model, sampling, batch_size=4).session(place) as session:
         assert isinstance(session, HostSession)
         together = {answer.key: said(answer) for answer in ask(session, range(24))}
         assert {answer.key: said(answer) for answer in ask(session, [5])} == {"5": together["5"]}
@@ -432,6 +527,8 @@ def test_samples_depend_on_their_seed_and_not_on_their_batch_nor_on_deaths(
             if len(again) == 6:
                 os.kill(session.pids[0], signal.SIGKILL)
         assert again == together
+    with teacher(tmp_path, model, sampling, batch_size=8, batching="continuous").session(place) as session:
+        assert {answer.key: said(answer) for answer in ask(session, range(24))} == together
     texts = {text for text, *_ in together.values()}
     assert len(texts) == 24
 
@@ -507,7 +604,7 @@ def test_a_batch_that_does_not_fit_into_memory_is_split(monkeypatch: pytest.Monk
 
     read, write = os.pipe()
     device, desk = Device(), hosted.Desk(read, write)
-    device._careful(desk, [hosted._Request(id, [0] * size, 0, 0) for id, size in enumerate((40, 10, 20, 5, 5))])
+    device.careful(desk, [hosted._Request(id, [0] * size, 0, 0) for id, size in enumerate((40, 10, 20, 5, 5))])
     buffer = bytearray(os.read(read, 1 << 16))
     said = [(one["id"], one.get("value"), one.get("reason")) for one in frames(buffer)]
     reason = "the device has too little memory: OutOfMemoryError: out of memory. Tried to allocate much"
@@ -522,20 +619,21 @@ def test_a_batch_that_does_not_fit_into_memory_is_split(monkeypatch: pytest.Monk
 def test_a_gpu_answers_as_a_cpu_does(model: Path, tmp_path: Path, place: Place) -> None:
     sampling = {"max_tokens": 16, "temperature": 0.8}
     found = []
-    for device in ("cuda:0", "cpu"):
-        voice = teacher(tmp_path, model, sampling, device=device, dtype="float32")
+    for device, batching in (("cuda:0", "padded"), ("cuda:0", "continuous"), ("cpu", "padded")):
+        voice = teacher(tmp_path, model, sampling, device=device, batching=batching, dtype="float32")
         with voice.session(place) as session:
             assert isinstance(session, HostSession)
             assert (session.facts[0]["device"] == "cpu") == (device == "cpu")
             found.append({key: answer.text for key, answer in answered(session, PROMPTS).items()})
-    assert found[0] == found[1]
+    assert found[0] == found[1] == found[2]
 
 
 @needs_transformers
-def test_stop_texts_end_an_answer(model: Path, tmp_path: Path, place: Place) -> None:
+@BATCHING
+def test_stop_texts_end_an_answer(batching: str, model: Path, tmp_path: Path, place: Place) -> None:
     whole = plain(model, PROMPTS, max_new_tokens=24)
     stop = next(text for text, *_ in whole if len(text) > 12)[5:7]
-    voice = teacher(tmp_path, model, {"max_tokens": 24, "stop": [stop]}, batch_size=8)
+    voice = teacher(tmp_path, model, {"max_tokens": 24, "stop": [stop]}, batch_size=8, batching=batching)
     with voice.session(place) as session:
         found = answered(session, PROMPTS)  # type: ignore[arg-type]
     for prompt, (text, finish, _, tokens) in zip(PROMPTS, whole, strict=True):
@@ -564,5 +662,8 @@ def test_a_model_that_is_none_is_one_clear_error(model: Path, tmp_path: Path, pl
 def test_without_torch_the_extra_is_named(tmp_path: Path, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "torch" else find(name, *rest))
-    with pytest.raises(MissingExtra, match=r"pip install 'aya-data\[transformers\]'"):
+    with pytest.raises(
+        WrongSetting, match=r"needs the package 'torch'.*pip install 'aya-data\[transformers\]'"
+    ) as error:
         teacher(tmp_path, tmp_path, {"max_tokens": 4}).session(place)
+    assert error.value.faults[0][0] == ("teachers", "tiny", "engine")

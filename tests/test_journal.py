@@ -454,6 +454,23 @@ def test_killed_before_any_operation(whole: Whole, tmp_path: Path) -> None:
         resume(whole, tmp_path / str(number), committed)
 
 
+def _remove(fail_at: int, root: Path) -> None:
+    durable.failpoint.active, durable.failpoint.fail_at = True, fail_at
+    Journal(root, VOICE).remove()
+
+
+def test_a_removal_that_is_killed_leaves_free_answers_free(tmp_path: Path) -> None:
+    for operation in range(1, 20):
+        journal = Journal(tmp_path / str(operation), VOICE, {"model": "m"}, free=True)
+        journal.append([answer(1)])
+        journal.record_rate(1, 1, 1, 1.0)
+        code = builds.in_child(_remove, operation, tmp_path / str(operation))
+        assert journal.free == journal.folder.exists() == (code != 0)
+        if not code:
+            break
+    assert operation > 4
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_power_cut_after_any_operation(whole: Whole, tmp_path: Path, mode: str) -> None:
     disk = Disk(whole.root, whole.trace)

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from aya_data.core import statistics
-from aya_data.core.errors import InputError, NotFound
+from aya_data.core.errors import InputError, WrongSetting
 from aya_data.core.stage import Verdicts
-from aya_data.filters.language_id.filter import LanguageId, Windows, spaced
+from aya_data.filters.language_id.filter import LanguageId
 from aya_data.filters.language_id.table import bundled_table, is_written, parse_table
-from aya_data.text import language_profile, script
+from aya_data.text import language_profile, script, windows
 from aya_data.text.language_profile import PRIOR, Profile, Profiles, make_profile
 from tests.test_filters import ENGLISH, TURKISH, draft, environment, said, table, verdicts, write_model
 
@@ -167,17 +167,24 @@ def test_code_switching_by_line() -> None:
     assert score(judged(TURKISH, "tur", lines={}), "foreign_lines") == 0
 
 
-@given(st.text(alphabet="ab \n", max_size=90), st.integers(1, 5), st.integers(20, 40))
-@settings(max_examples=100, deadline=None)
-def test_windows_are_evenly_spaced(text: str, count: int, chars: int) -> None:
-    windows = Windows(count=count, chars=chars)
+def windows_of(text: str, count: int, chars: int) -> str:
     if len(text) <= count * chars:
-        return
-    joined = spaced(text, windows)
-    pieces = [joined[place : place + chars] for place in range(0, len(joined), chars + 1)]
-    assert len(pieces) == count
-    assert pieces[0] == text[:chars]
-    assert count == 1 or pieces[-1] == text[-chars:]
+        return text
+    starts = [(len(text) - chars) * number // max(1, count - 1) for number in range(count)]
+    return "\n".join(text[start : start + chars] for start in starts)
+
+
+@given(
+    st.lists(st.text(alphabet="ab \nßжक字🙂", max_size=700), max_size=6),
+    st.integers(1, 5),
+    st.integers(20, 100),
+    st.integers(0, 3),
+)
+@settings(max_examples=100, deadline=None)
+def test_windows_are_evenly_spaced(texts: list[str], count: int, chars: int, first: int) -> None:
+    found = windows.spaced(pa.array(texts, pa.large_string()).slice(first), count, chars)
+    found.validate(full=True)
+    assert found.to_pylist() == [windows_of(text, count, chars) for text in texts[first:]]
 
 
 def test_windows_read_the_whole_of_a_text_and_enter_the_key() -> None:
@@ -240,7 +247,7 @@ def test_a_table_that_is_missing_broken_or_for_another_model(tmp_path: Path) -> 
             LanguageId(LanguageId.Settings(thresholds_from="t.tsv"), environment(base=tmp_path))
         return str(caught.value).replace(str(tmp_path), "DIR")
 
-    with pytest.raises(NotFound, match=r"there is no table of thresholds 'none\.tsv'"):
+    with pytest.raises(WrongSetting, match=r"there is no table of thresholds 'none\.tsv'"):
         LanguageId(LanguageId.Settings(thresholds_from="none.tsv"), environment(base=tmp_path))
     text = bundled_table().text
     digest = bundled_table().model_digest

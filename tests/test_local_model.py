@@ -14,25 +14,12 @@ from typing import Any
 
 import pytest
 
+from aya_data import api
 from aya_data.builders.arbitrage.teachers import local_model
 from aya_data.builders.arbitrage.teachers.local_model import ModelFiles, locate_files
-from aya_data.builders.arbitrage.teachers.transformers_engine import TransformersSettings, TransformersTeacher
-from aya_data.core import license as licenses
-from aya_data.core.errors import HubUnreachable, InputError, NotFound
+from aya_data.core.errors import HubUnreachable, InputError, NotFound, SpecError
 from aya_data.core.generation import voice_key
-from aya_data.core.stage import Environment
-from tests.tiny_models import CHATML
-
-
-def environment(base: Path, *, offline: bool = False) -> Environment:
-    return Environment(base, base / "cache", True, 7, None, licenses.policy("any"), offline)
-
-
-def teacher(base: Path, model: Path | str, sampling: dict[str, Any], **more: Any) -> TransformersTeacher:
-    settings = TransformersSettings.model_validate(
-        {"engine": "transformers", "model": str(model), "sampling": {"n": 1, "temperature": 0, **sampling}, **more}
-    )
-    return TransformersTeacher("tiny", settings, environment(base))
+from tests.tiny_models import CHATML, environment, teacher
 
 
 def folder(path: Path, **changed: bytes) -> Path:
@@ -116,6 +103,57 @@ def test_names_that_are_no_model(tmp_path: Path) -> None:
         teacher(tmp_path, "org/model", {"max_tokens": 9}).identity()
     with pytest.raises(InputError, match="Give a folder or a Hub repository"):
         teacher(tmp_path, "./model", {"max_tokens": 9}).identity()
+
+
+SPEC = """\
+name: made
+languages: [eng]
+policy: any
+sources:
+  asked:
+    {{builder: files, path: asked.jsonl, kind: prompt, use: prompts, columns: {{prompt: q}}, language: eng,
+      license: {{assume: CC0-1.0, reason: written for this test}}}}
+  made:
+    builder: arbitrage
+    prompts: {{from: asked}}
+    teachers:
+      one: {one}
+    {arbiter}
+    routing: reward
+filters: [license]
+"""
+RECORDED = "{engine: recorded, path: asked.jsonl, columns: {prompt: q, answer: q}}"
+LOCAL = "{engine: transformers, model: one, sampling: {n: 1, temperature: 0, max_tokens: 9}, python: %s}"
+SERVER = (
+    '{engine: openai, model: m, revision: "1", base_url: "http://h/v1", key_variable: ABSENT_KEY, '
+    "sampling: {n: 1, temperature: 0, max_tokens: 9}}"
+)
+
+
+@pytest.mark.parametrize(
+    ("one", "arbiter", "said"),
+    [
+        (LOCAL % "./none", "", "the source 'made': one: there is no Python interpreter './none'. Give"),
+        (LOCAL % "./not", "", "the source 'made': one: './not' does not run as Python. Name the python of"),
+        (SERVER, "", "the source 'made': the environment variable ABSENT_KEY, which the teacher 'one' takes"),
+        (RECORDED, "arbiter: {kind: reward_model, model: one, dtype: float32}",
+         "the source 'made': reward_model: the model 'one' has 2 labels, and a reward model has one. Choose"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_a_voice_has_a_place_in_the_spec(one: str, arbiter: str, said: str, tmp_path: Path) -> None:
+    folder(tmp_path / "one", **{"config.json": b'{"num_labels": 2}'})
+    (tmp_path / "asked.jsonl").write_text('{"q": "Why is the sky blue over all of us today?"}\n')
+    (tmp_path / "not").write_text("#!/bin/sh\nexit 3\n")
+    (tmp_path / "not").chmod(0o755)
+    spec = tmp_path / "made.yaml"
+    spec.write_text(SPEC.format(one=one, arbiter=arbiter))
+    with pytest.raises(SpecError) as error:
+        api.build(spec, workspace=tmp_path / "workspace", workers=1)
+    (problem,) = error.value.problems
+    assert f"{problem.what}. {problem.remedy}".startswith(said)
+    line = spec.read_text().splitlines()[problem.line - 1]
+    at = line[problem.column - 1 :]
+    assert at.startswith(("./n", "ABSENT_KEY", "one, dtype")), at
 
 
 # The Hub.

@@ -104,6 +104,9 @@ def test_workers_and_parts_fit_the_budget() -> None:
     assert shares(64 << 30, 8).workers == 8
     assert shares(64 << 30, 8).part_bytes == PART_BYTES
     assert shares(512 * MIB, 8).workers == 1
+    assert shares(64 << 30, 8).overlap
+    chosen = shares(64 << 30, 8, 1 << 30)
+    assert (chosen.part_bytes, chosen.overlap) == (1 << 30, False)
     for memory in range(512 * MIB, 8192 * MIB, 97 * MIB):
         share = shares(memory, 4)
         assert 1 <= share.workers <= 4

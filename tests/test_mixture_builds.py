@@ -14,6 +14,7 @@ import sentencepiece
 
 from aya_data import api
 from aya_data.catalog.query import query
+from aya_data.cli.funnel import build_as_dict, print_funnel
 from aya_data.core.errors import SpecError
 from aya_data.core.spec import load_spec
 from aya_data.core.store import Workspace
@@ -171,9 +172,41 @@ def test_a_mixture_of_nothing_is_an_error(folder: Path, mix: str, message: str) 
         build(folder, f"mix: {mix}\n")
 
 
-def test_a_task_that_no_row_has_is_an_error(folder: Path) -> None:
-    with pytest.raises(SpecError, match=r"spec.yaml:16:45: there is no task 'sumary'. Did you mean 'summary'\?"):
+def test_a_share_of_a_task_that_no_row_has_is_an_error(folder: Path) -> None:
+    message = r"spec.yaml:16:45: there is no task 'sumary'. Did you mean 'summary'\?"
+    with pytest.raises(SpecError, match=message):
         build(folder, "mix: {levels: [{by: task, weights: {sumary: 50}}]}\n")
+
+
+def test_other_names_that_no_row_has_are_said(folder: Path) -> None:
+    """No error: the filters may have left none, hours into a build."""
+    done = build(folder, """
+mix:
+  levels: [{by: license, weights: {MIT: 50, CC0-1.0: rest}}]
+  caps: [{per: [source], rows: 1, only: {dataset: [zzz]}}]
+  floors: [{per: [source], rows: 1, only: {task: [qa, q]}}]
+""")  # fmt: skip
+    assert build_as_dict(done)["notes"][-3:] == [
+        "mix.caps.0.only: no row is left that has the dataset 'zzz'",
+        "mix.floors.0.only: no row is left that has the task 'q'",
+        "mix.levels.0.weights: no row is left that has the licence 'MIT'",
+    ]
+
+
+def test_what_came_short_is_said(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    done = build(folder, """
+mix:
+  budget: {rows: 1000}
+  floors:
+    - {per: [language], rows: 3, only: {language: [jpn, tur]}}
+    - {per: [source, language], rows: 50}
+""")  # fmt: skip
+    print_funnel(done, folder / "spec.yaml", "sample", None)
+    short = ", ".join(f"source,language two, {code} 30 of 50" for code in sorted(LANGUAGES))
+    notes = [f"floors short: language jpn 0 of 3, {short}", "budget reached: 270 of 1,000 rows"]
+    assert build_as_dict(done)["notes"] == notes
+    printed = capsys.readouterr().out
+    assert all(f"  {note}.\n" in printed for note in notes)
 
 
 def test_translations_of_one_record_stay_on_one_side(folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from functools import cache
 from importlib import resources
@@ -345,6 +346,19 @@ def test_groups_keep_the_first_so_many() -> None:
     assert decided(near(at_most=2), again)[0] == []
     held = decided(near(at_most=1), rows, settled=[True, True, False, False, False, False])[0]
     assert {one["row_key"] for one in held} == {"k0002", "k0003"}
+
+
+def test_no_language_of_a_group_is_preferred() -> None:
+    texts = {"fra": words(0, 60, "mot"), "eng": words(0, 40, "word"), "zho": "".join(map(chr, range(0x4E00, 0x4E28)))}
+    drafts = [
+        draft(10 * number + at, f"{text} {chr(0x5000 + number) * 30}", group=f"g{number}", language=language)
+        for number in range(60)
+        for at, (language, text) in enumerate(texts.items())
+    ]
+    lost = decided(near(threshold=1.0, at_most=1), table(drafts))[0]
+    gone_keys = {one["row_key"] for one in lost}
+    left = Counter(one.language for one in drafts if one.key not in gone_keys)
+    assert sum(left.values()) == 60 and all(10 <= left[language] <= 30 for language in texts)
 
 
 def test_groups_count_what_is_left() -> None:

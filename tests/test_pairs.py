@@ -2,27 +2,43 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
+import sentencepiece
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from aya_data.builders.arbitrage.builder import ArbitrageBuilder
 from aya_data.builders.arbitrage.pairs import OUTCOMES, PairsSettings, impossible, pairs
 from aya_data.builders.arbitrage.ranking import combine
 from aya_data.builders.arbitrage.routing.rules import RoutingSettings
+from aya_data.builders.arbitrage.settings import ArbitrageSettings
+from aya_data.core.errors import WrongSetting
+from aya_data.core.license import policy
+from aya_data.core.mix_settings import TokenizerSettings
+from aya_data.core.stage import Environment
+from aya_data.text.tokens import Tokenizer, locate
 from tests.arbitrage_tables import LANGUAGES, SEED, hexed, keys, prompt_table, score_table
 
 BASE = {"min_margin": 0.5, "max_length_ratio": None}
+TOKENIZER = {"kind": "sentencepiece", "path": "tokenizer.model"}
 STORY = "once upon a time there was a river that ran through the hills and into the sea beyond them all"
 
 
-def made(answers: Sequence[dict[str, Any]], spoken: Sequence[tuple[str, str]] = (), **given: Any) -> pa.Table:
+def made(
+    answers: Sequence[dict[str, Any]],
+    spoken: Sequence[tuple[str, str]] = (),
+    tokenizer: Tokenizer | None = None,
+    **given: Any,
+) -> pa.Table:
     rows = max((one["row"] for one in answers), default=-1) + 1
     prompts = prompt_table(keys(rows), spoken or [("eng", "Latn")] * rows)
     table = score_table(prompts, answers)
@@ -32,7 +48,8 @@ def made(answers: Sequence[dict[str, Any]], spoken: Sequence[tuple[str, str]] = 
     listed = sorted(answers, key=lambda one: (one["row"], one["teacher"], one.get("sample", 0)))
     texts = [one.get("text", hexed("text", one["row"], one["teacher"], one.get("sample", 0))) for one in listed]
     completions = scores.select(["row", "teacher", "sample"]).append_column("text", pa.array(texts, pa.string()))
-    return pairs(scores, completions, PairsSettings.model_validate({"kind": "best_worst", **BASE, **given}), SEED)
+    settings = PairsSettings.model_validate({"kind": "best_worst", **BASE, **given})
+    return pairs(scores, completions, settings, SEED, tokenizer)
 
 
 def shown(table: pa.Table) -> list[tuple[Any, ...]]:
@@ -51,6 +68,7 @@ def answer(row: int, teacher: str, score: float | None, **more: Any) -> dict[str
         ({"kind": "all_pairs", **BASE}, "is all_pairs without max_per_prompt"),
         ({"kind": "strong_vs_translated", **BASE, "strong": ["a"]}, "is strong_vs_translated without translated"),
         ({"kind": "best_worst", **BASE, "strong": ["a"]}, "is best_worst, which has no strong"),
+        ({"kind": "best_worst", **BASE, "tokenizer": TOKENIZER}, "has a tokenizer and no max_length_ratio"),
         (
             {"kind": "strong_vs_translated", **BASE, "strong": ["a"], "translated": ["a"]},
             "has 'a' in strong and in translated",
@@ -257,3 +275,84 @@ def test_all_pairs_follow_the_plain_definition(drawn: Any) -> None:
     assert kept <= wanted
     assert {(said[a], said[b]) for a, b in kept} == {(said[a], said[b]) for a, b in wanted}
     assert len({(said[a], said[b]) for a, b in kept}) == len(kept)
+
+
+# Lengths ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a SentencePiece model that knows two languages better than a third."""
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter([STORY, "Bugün hava çok güzel ve çocuklar bahçede oynuyor"] * 20), model_writer=model,
+        vocab_size=330, model_type="bpe", byte_fallback=True, minloglevel=3, num_threads=1,
+    )  # fmt: skip
+    path = tmp_path_factory.mktemp("tokenizer")
+    (path / "tokenizer.model").write_bytes(model.getvalue())
+    return path
+
+
+WORDS = {"eng": STORY.split(), "tur": ["Bugün", "hava", "çok", "güzel", "ve", "bahçede"], "zho": list("今天天气很好")}
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(st.tuples(st.sampled_from(LANGUAGES), st.lists(st.tuples(st.integers(0, 9), st.integers(1, 12)),
+             min_size=2, max_size=4)), min_size=1, max_size=6),
+    st.randoms(use_true_random=False),
+)  # fmt: skip
+def test_lengths_are_tokens_whose_ratio_is_the_same_over_any_norm(folder: Path, drawn: Any, chance: Any) -> None:
+    tokenizer = Tokenizer.load(locate("sentencepiece", "tokenizer.model", base=folder, cache=folder))
+    listed = []
+    for row, ((language, _), answers) in enumerate(drawn):
+        for at, (start, size) in enumerate(answers):
+            said = [WORDS[language][(start + place) % len(WORDS[language])] for place in range(size)]
+            # What characters say of their lengths is that all are equal.
+            text = ("" if language == "zho" else " ").join(said)
+            listed.append(answer(row, "abcd"[at], float(-at), text=text, digest=f"{at}", key=f"{row} {at}"))
+    spoken = [one for one, _ in drawn]
+    given_ = {"kind": "all_pairs", "max_per_prompt": 99, "max_length_ratio": 1.5, "max_similarity": 1}
+    found = made(listed, spoken, tokenizer, **given_).to_pylist()
+    texts = {one["key"]: (one["row"], one["text"]) for one in listed}
+    for one in found:
+        row, better = texts[one["chosen_key"]]
+        worse = texts[one["rejected_key"]][1]
+        norm = 7.0 + row
+        a, b = (tokenizer.count([text])[0] / norm for text in (better, worse))
+        assert (one["outcome"] == "length") == (max(a, b) > 1.5 * min(a, b) * (1 + 1e-12))
+    order = list(range(len(drawn)))
+    chance.shuffle(order)
+    moved = [one | {"row": order.index(one["row"]), "prompt": one["row"]} for one in listed]
+    chance.shuffle(moved)
+    again = made(moved, [spoken[at] for at in order], tokenizer, **given_).to_pylist()
+    names = ("chosen_key", "rejected_key", "outcome")
+    plain, other = ({tuple(one[name] for name in names) for one in made_} for made_ in (found, again))
+    assert plain == other
+
+
+def test_the_tokenizer_of_the_pairs_comes_before_that_of_the_spec(folder: Path) -> None:
+    def builder(spoken: Any = None, **own: Any) -> ArbitrageBuilder:
+        recorded = {"engine": "recorded", "path": "a.jsonl", "columns": {"prompt": "q", "answer": "a"}}
+        given = {
+            "prompts": {"from": "asked"}, "routing": "reward",
+            "teachers": dict.fromkeys("ab", recorded),
+            "pairs": {"kind": "best_worst", "min_margin": 0, "max_length_ratio": 2, **own},
+        }  # fmt: skip
+        environment = Environment(folder, folder, True, 7, None, policy("any"), False, spoken)
+        return ArbitrageBuilder("best", ArbitrageSettings.model_validate(given), environment)
+
+    spoken = TokenizerSettings.model_validate(TOKENIZER)
+    digest = locate("sentencepiece", ".", base=folder, cache=folder).digest
+    assert builder().tokenizer is None
+    assert builder(spoken, max_length_ratio=None).tokenizer is None
+    for found in (builder(spoken).tokenizer, builder(tokenizer=TOKENIZER).tokenizer):
+        assert found is not None and found.digest == digest
+    missing = {**TOKENIZER, "path": "gone.model"}
+    assert builder(TokenizerSettings.model_validate(missing), tokenizer=TOKENIZER).tokenizer is not None
+    with pytest.raises(WrongSetting, match=r"gone\.model") as caught:
+        builder(spoken, tokenizer=missing).pins()
+    assert caught.value.faults[0][0] == ("sources", "best", "pairs", "tokenizer", "path")
+    with pytest.raises(WrongSetting, match=r"gone\.model") as caught:
+        builder(TokenizerSettings.model_validate(missing)).pins()
+    assert caught.value.faults[0][0] == ("tokenizer", "path")

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from aya_data import api
 from aya_data.core import license as licenses
-from aya_data.core.errors import MissingExtra, NotFound
+from aya_data.core.errors import WrongSetting
 from aya_data.core.row import Draft, tabulate
 from aya_data.core.stage import Edits, Environment, Verdicts
 from aya_data.filters.pii import checksums
@@ -301,7 +301,7 @@ def test_masked_rows_say_so_and_values_are_nowhere() -> None:
 
 
 def test_settings_that_cannot_work() -> None:
-    with pytest.raises(NotFound, match=r"^there is no country with phone numbers 'UK'\. "):
+    with pytest.raises(WrongSetting, match=r"^there is no country with phone numbers 'UK'\. "):
         Pii(Pii.Settings(kinds={"phone": "tag"}, regions={"eng": ("UK",)}), ENVIRONMENT)
     with pytest.raises(ValidationError, match=r"has the region 'gb' for eng"):
         Pii.Settings(regions={"eng": ("gb",)})
@@ -323,13 +323,13 @@ def test_presidio_adds_names(tmp_path: Path) -> None:
 
 def test_presidio_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(MissingExtra, match=r"^pii with presidio needs .*pip install 'aya-data\[presidio\]'$"):
+    with pytest.raises(WrongSetting, match=r"^pii with presidio needs .*pip install 'aya-data\[presidio\]'$"):
         Pii(Pii.Settings.model_validate({"presidio": {"entities": ["PERSON"], "models": {"eng": "m"}}}), ENVIRONMENT)
 
 
 def test_phone_numbers_without_their_library_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "phonenumbers", None)
-    with pytest.raises(MissingExtra, match=r"^finding phone numbers needs .*pip install 'aya-data\[pii\]'$"):
+    with pytest.raises(WrongSetting, match=r"^finding phone numbers needs .*pip install 'aya-data\[pii\]'$"):
         Pii(Pii.Settings(kinds={"phone": "tag"}), ENVIRONMENT)
     Pii(Pii.Settings(), ENVIRONMENT)
 

@@ -328,14 +328,14 @@ def test_it_travels() -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"rules": {"refusals": "drop"}}, "has no rule 'refusals' / Did you mean 'refusal'?"),
-        ({"rules": {"symbols": {"threshold": 3.0}}}, "sets threshold of symbols to 3 / It is a share: from 0 to 1."),
+        ({"rules": {"refusals": "drop"}}, "is no rule / Did you mean 'refusal'?"),
+        ({"rules": {"symbols": {"threshold": 3.0}}}, "must be from 0 to 1, found 3 / It is a share."),
         (
             {"rules": {"repeated_substring": {"languages": {"tur": 0.1}}}},
-            "sets tur of repeated_substring to 0.1 / It is a share: from 0.2 to 1.",
+            "must be from 0.2 to 1, found 0.1 / It is a share.",
         ),
-        ({"rules": {"answer_ratio": {"threshold": 0.5}}}, "sets threshold of answer_ratio to 0.5 / It is a ratio: at least 1."),
-        ({"rules": {"truncated": {"on": "prompt"}}}, "has truncated read the prompt / truncated is about the answer alone."),
+        ({"rules": {"answer_ratio": {"threshold": 0.5}}}, "must be at least 1, found 0.5 / It is a ratio."),
+        ({"rules": {"truncated": {"on": "prompt"}}}, "must be answer, found prompt / truncated is about the answer alone."),
         ({"templates": {"keep": ["a"], "drop": ["a"]}}, "keeps and drops 'a' / Name it once."),
     ],
 )  # fmt: skip

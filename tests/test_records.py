@@ -19,6 +19,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from aya_data.builders.records import reader as records
+from aya_data.builders.records.parquet_records import CHUNK_BYTES, ColumnChunk
 from aya_data.builders.records.reader import Broken, Record, column_names, cuts, format_of, read_records, slices
 from aya_data.core.errors import InputError
 from aya_data.core.identity import digest, record_digest
@@ -396,6 +397,17 @@ def test_any_rows_of_parquet_can_be_read_apart(
     places = [0, *sorted(marks), 3000]
     apart = [item for slice in pairwise(places) for item in read(path, slice=slice, columns=columns)]
     assert apart == whole and len(whole) == 3000
+
+
+def test_texts_that_a_dictionary_makes_small_are_read_few_at_a_time(tmp_path: Path) -> None:
+    texts = [str(number % 4) * 5000 for number in range(9000)]
+    pq.write_table(pa.table({"t": texts}), tmp_path / "a.parquet")
+    found = []
+    for chunk in read_records(str(tmp_path / "a.parquet"), "parquet"):
+        assert isinstance(chunk, ColumnChunk)
+        assert chunk.batch.get_total_buffer_size() <= CHUNK_BYTES
+        found += chunk.batch.column(0).to_pylist()
+    assert found == texts
 
 
 def test_what_cannot_be_cut_is_one_piece(tmp_path: Path) -> None:

@@ -20,11 +20,10 @@ from aya_data.builders.arbitrage.arbiters.reward_model import (
 )
 from aya_data.builders.arbitrage.tables import COMPLETIONS
 from aya_data.builders.arbitrage.teachers.host import Host, HostSession, Replica
-from aya_data.core import license as licenses
-from aya_data.core.errors import InputError
+from aya_data.builders.arbitrage.teachers.transformers_engine import SCRIPTS
+from aya_data.core.errors import WrongSetting
 from aya_data.core.generation import ABSENT, Place, Request, answers_schema, request_key, voice_key
-from aya_data.core.stage import Environment
-from tests.tiny_models import TEXTS, causal_lm, needs_transformers, reward_model
+from tests.tiny_models import TEXTS, causal_lm, environment, needs_transformers, reward_model
 
 Turn = tuple[str, str]
 
@@ -44,10 +43,6 @@ def place(tmp_path: Path) -> Place:
 @pytest.fixture(autouse=True)
 def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-
-
-def environment(base: Path) -> Environment:
-    return Environment(base, base / "cache", True, 7, None, licenses.policy("any"))
 
 
 def settings(model: Path, **more: Any) -> TransformersRewardSettings:
@@ -88,6 +83,7 @@ def test_scores_are_those_of_a_plain_forward_for_any_batch_and_order(
     host = Host(
         "reward",
         {**common, **limits},
+        scripts=SCRIPTS,
         replicas=tuple(Replica(settings={"batch_size": size}) for size in sizes),
         window=7,
     )
@@ -189,16 +185,20 @@ def test_scores_without_answers_are_null() -> None:
 @needs_transformers
 def test_what_is_no_reward_model_is_refused(tmp_path: Path, place: Place) -> None:
     two = reward_model(tmp_path / "two", labels=2)
-    with pytest.raises(InputError, match=r"the model '.*two' has 2 labels, and a reward model has one\. Choose"):
-        TransformersRewardModel("rm", settings(two), environment(tmp_path)).identity()
+    with pytest.raises(
+        WrongSetting, match=r"the model '.*two' has 2 labels, and a reward model has one\. Choose"
+    ) as wrong:
+        TransformersRewardModel("rm", settings(two), environment(tmp_path), ("arbiter", "members", "rm")).identity()
+    assert wrong.value.faults[0][0] == ("arbiter", "members", "rm", "model")
     # A language model would be given a head of random numbers.
     language = causal_lm(tmp_path / "language")
     config = json.loads((language / "config.json").read_text())
     (language / "config.json").write_text(json.dumps({**config, "id2label": {"0": "reward"}}))
-    with pytest.raises(InputError) as error:
+    with pytest.raises(WrongSetting) as error:
         with TransformersRewardModel("rm", settings(language), environment(tmp_path)).session(place):
             pass
     assert str(error.value) == "rm: the checkpoint has no weights for score.weight. It is no reward model."
+    assert error.value.faults[0][0] == ("arbiter", "model")
 
 
 def test_precision_is_part_of_the_identity(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from aya_data.core.row import normal_text
-from aya_data.text.folding import IGNORED, LIMIT, MARK, SEPARATOR, WHITE, WORD, kind_of
+from aya_data.text.folding import IGNORED, LIMIT, MARK, SEPARATOR, WHITE, WORD, fold, kind_of
 from aya_data.text.matching import jaccard, match, near_others
 from aya_data.text.minhash import PERMUTATIONS, banding, least_agreeing, signatures
 from aya_data.text.shingles import Gram, Pieces, pieces_of, shingle_sets
@@ -81,6 +81,18 @@ def test_how_many_shingles(text: str, wanted: int) -> None:
 @example(["ﷺ ﷺ", "صلى الله عليه وسلم صلى الله عليه وسلم"], Gram(2, 2))
 def test_sets_are_those_of_the_reference(texts: list[str], gram: Gram) -> None:
     same_incidence(texts, gram)
+
+
+@settings(max_examples=500, deadline=None)
+@given(
+    st.text("aeèêạệÅ가각각य़ড়ো;\u037e\u0340ﬁ²́̀̂̈\u0323\u0327\u0328\u0345\u05b0\u0651\u093c\u094d\u09be\u09c7 ", max_size=9)
+)
+@example("è\u0323")
+@example("ą\u0307\u0323")
+def test_marks_count_in_canonical_order(text: str) -> None:
+    """After composed letters too, which end with a mark though they are none."""
+    written, folded = sets([text, fold(text)], Gram(1, 1))
+    assert written == folded
 
 
 def test_the_longest_shingles() -> None:

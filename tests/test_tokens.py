@@ -16,7 +16,7 @@ import pytest
 import sentencepiece
 
 from aya_data.core import license as licenses
-from aya_data.core.errors import InputError, NotFound
+from aya_data.core.errors import InputError, NotFound, WrongSetting
 from aya_data.core.row import PART, Draft, Turn, tabulate
 from aya_data.core.stage import Environment
 from aya_data.filters.tokens import Tokens
@@ -87,7 +87,7 @@ def test_tokenizers_counts_ignore_truncation_and_padding(folder: Path) -> None:
 @pytest.mark.parametrize("kind", ["sentencepiece", "huggingface"])
 def test_no_texts(folder: Path, kind: Any) -> None:
     assert Tokenizer.load(files(folder, kind)).count([]) == []
-    assert Tokenizer.load(files(folder, kind)).count_conversations([]) == []
+    assert Tokenizer.load(files(folder, kind)).count_conversations([]) == ([], [])
 
 
 @pytest.mark.parametrize(("kind", "name"), [("sentencepiece", "tokenizer.model"), ("huggingface", "tokenizer.json")])
@@ -104,11 +104,8 @@ def turns(*contents: str) -> list[dict[str, str]]:
 def test_without_a_template_the_turns_are_counted(folder: Path) -> None:
     tokenizer = Tokenizer.load(files(folder, "huggingface"))
     counts = tokenizer.count(["the cat", "sat on"])
-    assert tokenizer.count_conversations([turns("the cat", "sat on"), [], turns("the cat")]) == [
-        sum(counts),
-        0,
-        counts[0],
-    ]
+    found = tokenizer.count_conversations([turns("the cat", "sat on"), [], turns("the cat")])
+    assert found == ([sum(counts), 0, counts[0]], [False] * 3)
 
 
 @pytest.mark.parametrize("kind", ["sentencepiece", "huggingface"])
@@ -116,7 +113,7 @@ def test_a_chat_template_is_applied(folder: Path, tmp_path: Path, kind: Any) -> 
     plain = Tokenizer.load(files(folder, kind))
     chat = Tokenizer.load(files(copy(folder, tmp_path, chat_template=CHATML), kind))
     rendered = "<s>user\nthe cat</s>\n<s>assistant\nsat</s>\n"
-    assert chat.count_conversations([turns("the cat", "sat")]) == plain.count([rendered])
+    assert chat.count_conversations([turns("the cat", "sat")]) == (plain.count([rendered]), [False])
     assert chat.digest != plain.digest
 
 
@@ -133,20 +130,35 @@ def test_where_templates_stand(folder: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "template",
+    ("template", "said"),
     [
-        "{{ raise_exception('no system turns') }}",
-        "{{ messages[7].content }}",
-        "{{ 1 / 0 }}",
-        "{{ ''.__class__.__mro__ }}",
-        "{{ messages.append(1) }}",
-        "{{ range(10 ** 9) | list }}",
+        ("{{ raise_exception('no talking') }}", "no talking"),
+        ("{{ messages[7].content }}", "list object has no element 7"),
+        ("{{ 1 / 0 }}", "division by zero"),
+        ("{{ ''.__class__.__mro__ }}", "access to attribute '__class__' of 'str' object is unsafe."),
+        ("{{ messages.append(1) }}", "is unsafe"),
+        ("{{ range(10 ** 9) | list }}", "Range too big"),
+        ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "maximum recursion depth exceeded"),
     ],
 )
-def test_a_template_that_refuses_or_misbehaves_counts_the_turns(folder: Path, tmp_path: Path, template: str) -> None:
+def test_a_template_that_misbehaves_is_an_error_of_the_plan(
+    folder: Path, tmp_path: Path, template: str, said: str
+) -> None:
     plain = Tokenizer.load(files(folder, "huggingface"))
     chat = Tokenizer.load(files(copy(folder, tmp_path, chat_template=template), "huggingface"))
-    assert chat.count_conversations([turns("the cat")]) == plain.count(["the cat"])
+    assert chat.count_conversations([turns("the cat")]) == (plain.count(["the cat"]), [True])
+    with pytest.raises(WrongSetting, match="cannot render a question and its answer: .*" + re.escape(said)) as caught:
+        filter_of(tmp_path)
+    assert caught.value.faults[0][0] == ("path",)
+
+
+def test_a_template_has_what_transformers_gives_to_one(folder: Path, tmp_path: Path) -> None:
+    template = (
+        "{{ strftime_now('%Y-%m-%d') }}{% for turn in messages %}{% generation %}{{ turn.content }}{% endgeneration %}"
+        "{% break %}{% endfor %}"
+    )
+    chat = Tokenizer.load(files(copy(folder, tmp_path, chat_template=template), "huggingface"))
+    assert chat.count_conversations([turns("the cat")]) == (chat.count(["2025-01-01the cat"]), [False])
 
 
 def test_errors_say_what_to_do(folder: Path, tmp_path: Path) -> None:
@@ -189,6 +201,33 @@ def test_the_filter_counts_whole_rows_and_drops_none(folder: Path) -> None:
     found = one.judge(rows.select(one.columns), measures)
     assert found.drop.tolist() == [False] * 3
     assert found.scores["n_tokens"].to_pylist() == [cat + sat, cat, 2 * cat + sat + mat]
+
+
+def test_rows_that_a_template_refuses_are_tagged_and_counted(folder: Path, tmp_path: Path) -> None:
+    choosy = (
+        "{% for m in messages %}{% if m.role == 'system' or m.content == 'on' %}"
+        "{{ raise_exception('no') }}{% endif %}[{{ m.content }}]{% endfor %}"
+    )
+    one = filter_of(copy(folder, tmp_path, chat_template=choosy))
+    shared: list[Turn] = [("user", "the cat")]
+    system: list[Turn] = [("system", "sat"), *shared]
+    chosen, rejected = [*shared, ("assistant", "sat")], [*shared, ("assistant", "on")]
+    parts = [
+        tabulate([Draft("a", [*shared, ("assistant", "sat")], ("f", 0))], "s", "conversation", 1000).rows,
+        tabulate([Draft("b", system, ("f", 1))], "s", "prompt", 1000).rows,
+        tabulate([Draft("c", shared, ("f", 2), chosen=chosen, rejected=rejected)], "s", "preference", 1000).rows,
+    ]
+    rows = pa.concat_tables(parts)
+    measures = one.measure(rows.select(one.measure_columns))
+    found = one.judge(rows.select(one.columns), measures)
+
+    def count(*texts: str) -> int:
+        return sum(Tokenizer.load(files(folder, "huggingface")).count(texts))
+
+    pair = count("[the cat][sat]")
+    assert measures["n_tokens"].to_pylist() == [pair, count("sat", "the cat"), pair + count("the cat", "on")]
+    assert found.tags["tokens"].to_pylist() == [None, "no_template", "no_template"]
+    assert sum(found.statistics["fertility"]["untemplated"].to_pylist()) == 2
 
 
 def test_an_empty_part(folder: Path) -> None:

@@ -16,7 +16,7 @@ import pytest
 from pydantic import ValidationError
 
 from aya_data.core import license as licenses
-from aya_data.core.errors import BuildError, InputError, NotFound
+from aya_data.core.errors import BuildError, InputError, WrongSetting
 from aya_data.core.row import Draft, tabulate
 from aya_data.core.stage import Environment, Verdicts
 from aya_data.filters.toxicity.endpoint import Endpoint, EndpointSettings
@@ -129,15 +129,15 @@ def test_settings_of_the_model(model: Path, tmp_path: Path) -> None:
     assert pickle.loads(pickle.dumps(both)).measure_pins() == both.measure_pins()
     assert by_model(model).pins() == by_model(model, labels=["toxic"]).pins()
     assert by_model(model).measure_pins() != by_model(model, max_tokens=64).measure_pins()
-    with pytest.raises(NotFound, match=r"there is no label of the model .* 'toxc'\. Did you mean 'toxic'\?"):
+    with pytest.raises(WrongSetting, match=r"there is no label of the model .* 'toxc'\. Did you mean 'toxic'\?"):
         by_model(model, labels=["toxc"])
-    with pytest.raises(NotFound, match="there is no model 'nowhere'"):
+    with pytest.raises(WrongSetting, match="there is no model 'nowhere'"):
         by_model(Path("nowhere"))
     (tmp_path / "config.json").write_text('{"id2label": {"0": "A", "1": "B"}}')
-    with pytest.raises(NotFound, match=r"holds no model\.safetensors or pytorch_model\.bin"):
+    with pytest.raises(WrongSetting, match=r"holds no model\.safetensors or pytorch_model\.bin"):
         by_model(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"no weights")
-    with pytest.raises(InputError, match=r"does not say which of its labels is toxic: A, B\. Name"):
+    with pytest.raises(WrongSetting, match=r"does not say which of its labels is toxic: A, B\. Name"):
         by_model(tmp_path)
     broken = by_model(tmp_path, labels=["B"])
     with pytest.raises(InputError, match="is not a model that transformers can load"):

@@ -1,8 +1,10 @@
-"""Tiny models made on the spot: random weights, a byte-level tokenizer with a chat template, no network.
+"""Tiny models made on the spot: random weights, a byte-level tokenizer with a chat template, no network. And the
+teachers that they are.
 
     folder = causal_lm(tmp_path / "teacher")                  # Llama, two layers, 1.4 MB, half a second
     folder = causal_lm(tmp_path / "other", kind="qwen2", seed=1)
     folder = reward_model(tmp_path / "rm")                    # sequence classification, one label
+    voice = teacher(tmp_path, folder, {"max_tokens": 9})      # run by transformers
 
 Weights depend on ``seed`` alone. Head dimensions are 32, which vLLM takes. Import torch and transformers only where a
 test is marked with :data:`needs_transformers`.
@@ -17,7 +19,11 @@ from typing import Any, Literal
 
 import pytest
 
-__all__ = ["CHATML", "TEXTS", "causal_lm", "needs_transformers", "reward_model", "tokenizer"]
+from aya_data.builders.arbitrage.teachers.transformers_engine import TransformersSettings, TransformersTeacher
+from aya_data.core import license as licenses
+from aya_data.core.stage import Environment
+
+__all__ = ["CHATML", "TEXTS", "causal_lm", "environment", "needs_transformers", "reward_model", "teacher", "tokenizer"]
 
 needs_transformers = pytest.mark.skipif(
     importlib.util.find_spec("torch") is None or importlib.util.find_spec("transformers") is None,
@@ -151,3 +157,16 @@ def reward_model(
         torch.manual_seed(seed)
         _save(AutoModelForSequenceClassification.from_config(config, dtype=torch.float32), folder)
     return folder
+
+
+def environment(base: Path, *, offline: bool = False) -> Environment:
+    """Return where a voice of a spec in ``base`` is."""
+    return Environment(base, base / "cache", True, 7, None, licenses.policy("any"), offline)
+
+
+def teacher(base: Path, model: Path | str, sampling: dict[str, Any], **more: Any) -> TransformersTeacher:
+    """Return the teacher ``tiny`` that runs ``model``: one sample at temperature 0, where nothing else is said."""
+    settings = TransformersSettings.model_validate(
+        {"engine": "transformers", "model": str(model), "sampling": {"n": 1, "temperature": 0, **sampling}, **more}
+    )
+    return TransformersTeacher("tiny", settings, environment(base))

@@ -61,6 +61,13 @@ class Upto(StrEnum):
     prompts = "prompts"
 
 
+class Answers(StrEnum):
+    """What ``gc`` does with paid answers that no release names."""
+
+    shown = "list"
+    removed = "remove"
+
+
 @app.command()
 def build(
     spec: Spec,
@@ -93,7 +100,7 @@ def build(
 ) -> None:
     """Build SPEC into a release. What is already built is not built again."""
     from aya_data import api
-    from aya_data.cli import progress, tables
+    from aya_data.cli import funnel, progress
 
     watch = progress.watcher()
     with watch:
@@ -109,9 +116,9 @@ def build(
             listeners=[watch.listen],
         )
     if json:
-        _print_json(tables.build_as_dict(done))
+        _print_json(funnel.build_as_dict(done))
     else:
-        tables.print_funnel(done, spec, profile, workspace)
+        funnel.print_funnel(done, spec, profile, workspace)
 
 
 @app.command()
@@ -186,7 +193,8 @@ def sql(
     query: Annotated[
         str,
         typer.Argument(
-            help="One SELECT over: releases stages sources shards rows ledger edges rules licenses languages.",
+            help="One SELECT over: releases stages sources shards languages licenses rules statistics mixture "
+            "fertility confusion rows ledger edges completions scores decisions pairs arbitration.",
             show_default=False,
         ),
     ],
@@ -317,13 +325,37 @@ def gc(
     downloads: Annotated[
         bool, typer.Option("--downloads", help="Remove files downloaded from the Hub too; builds bring them again.")
     ] = False,
+    answers: Annotated[
+        Answers | None,
+        typer.Option(
+            "--answers",
+            help="Answers that were paid for and that no release names: list them and remove nothing, or remove them "
+            "too. They cannot be had again for nothing.",
+            metavar="list|remove",
+            show_default=False,
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Remove intermediate results that no last build uses. Releases stay."""
+    """Remove intermediate results that no last build uses. Releases stay, and so does what was paid for."""
+    from json import dumps
+
     from aya_data import api
     from aya_data.catalog.terminal import amount
 
-    removed, size = api.gc(workspace, downloads=downloads)
+    if answers is Answers.shown:
+        found = api.unnamed_answers(workspace)
+        if json:
+            _print_json(found)
+            return
+        for one in found:
+            voice = dumps(one["voice"], ensure_ascii=False, sort_keys=True)
+            typer.echo(
+                f"{one['journal']}: {amount(one['answers'], 'answer')} ({one['bytes'] / 1e6:,.1f} MB) of {voice}"
+            )
+        typer.echo("Nothing was removed." if found else "There are none.")
+        return
+    removed, size = api.gc(workspace, downloads=downloads, answers=answers is not None)
     if json:
         _print_json({"removed": removed, "bytes": size})
     else:

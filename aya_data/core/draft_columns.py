@@ -101,7 +101,7 @@ class DraftColumns(Sequence[Draft]):
     def tabulate(self, source: str, kind: Kind, max_chars: int, hashes: PromptHashes = prompt_hashes) -> Table:
         """Check the drafts and turn them into one table of :data:`PART`, as :func:`tabulate` does.
 
-        Some 6 microseconds per row of 600 characters beside ``hashes``.
+        Some 4 microseconds per row of 600 characters beside ``hashes``.
         """
         labels = [labelled(model, source, kind) for model in self.labels]
         if not all(found.encodable for found in labels):
@@ -212,14 +212,16 @@ def digests(parts: Sequence[bytes | pa.Array], count: int) -> pa.Array:
     if all(isinstance(part, bytes) for part in parts):
         scalars[0] = pa.array([parts[0]] * count, pa.binary())
     joined = pc.binary_join_element_wise(*scalars, pa.scalar(b"", pa.binary()), null_handling="skip")
-    found = []
+    found: list[bytes] = []
     for array in joined.chunks if isinstance(joined, pa.ChunkedArray) else [joined]:
         _, places, data = array.buffers()
         ends = np.frombuffer(places, np.int32)[array.offset : array.offset + len(array) + 1].tolist()
         view = memoryview(data) if data is not None else memoryview(b"")
         blake2b = hashlib.blake2b
-        found += [blake2b(view[start:end], digest_size=16).hexdigest() for start, end in pairwise(ends)]
-    return pa.array(found, pa.string())
+        found += [blake2b(view[start:end], digest_size=16).digest() for start, end in pairwise(ends)]
+    digits = b"".join(found).hex().encode()
+    offsets = np.arange(0, len(digits) + 32, 32, dtype=np.int32)
+    return pa.Array.from_buffers(pa.string(), len(found), [None, pa.py_buffer(offsets), pa.py_buffer(digits)])
 
 
 def _framed_turn(role: str, texts: pa.Array) -> tuple[bytes | pa.Array, pa.Array, pa.Array]:

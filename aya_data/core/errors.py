@@ -19,7 +19,8 @@ Every class takes data and builds its message: what is wrong, where, and how to 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 __all__ = [
@@ -101,8 +102,9 @@ class SpecError(InputError):
 class WrongSetting(InputError):
     """Settings that only the data show to be wrong: a column that is in no file, a file that cannot be read.
 
-    ``faults`` are (path, what, remedy); a path leads to the setting from the top of the spec, or
-    from the settings of a source until :meth:`in_source` tells which. Who knows the spec adds the place.
+    ``faults`` are (path, what, remedy); a path leads to the setting from the top of the spec, or from the settings
+    of a source until :meth:`in_source` tells which, or of a filter until :meth:`at` does. Who knows the spec adds the
+    place.
     """
 
     def __init__(self, faults: Sequence[tuple[tuple[str | int, ...], str, str]]) -> None:
@@ -110,6 +112,19 @@ class WrongSetting(InputError):
         _, what, remedy = self.faults[0]
         super().__init__(what, remedy)
         self.args = ("\n".join(_sentence(what, remedy, "") for _, what, remedy in self.faults),)
+
+    @staticmethod
+    @contextmanager
+    def at(*path: str | int) -> Iterator[None]:
+        """Tell which setting whatever is wrong in the body comes from: ``path`` leads to it, or to where the paths of
+        a :class:`WrongSetting` start."""
+        try:
+            yield
+        except WrongSetting as error:
+            raise WrongSetting([((*path, *inner), what, remedy) for inner, what, remedy in error.faults]) from error
+        except InputError as error:
+            what = f"{error.where}: {error.what}" if error.where else error.what
+            raise WrongSetting([(path, what, error.remedy)]) from error
 
     def in_source(self, source: str) -> WrongSetting:
         """Return the error with the name of the source that the settings are of."""

@@ -71,7 +71,9 @@ class Frame(Settings):
     mix: MixSettings = Field(default=MixSettings(), description="How the release is drawn from the rows.")
     release: ReleaseSettings = Field(default=ReleaseSettings(), description="What is written.")
     tokenizer: TokenizerSettings | None = Field(
-        default=None, description="What counts tokens, where the mixture asks for tokens."
+        default=None,
+        description="What counts tokens, for the mixture and for the lengths of preference pairs. n_tokens is counted "
+        "with the chat template of chat_template.jinja or tokenizer_config.json, where there is one.",
     )
     profiles: Any = Field(
         default={},

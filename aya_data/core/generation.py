@@ -135,6 +135,10 @@ class Voice(abc.ABC):
         """Stated price of a million prompt tokens and of a million completion tokens, in one currency; or None."""
         return None
 
+    def holds(self, request: Request) -> bool | None:
+        """Whether it has an answer to a request, where it knows without being asked (a recording); else None."""
+        return None
+
     def check(self) -> None:  # noqa: B027 (most have nothing that only this machine can tell)
         """Raise :class:`~aya_data.core.errors.InputError` for what would stop every request here, such as a key that is
         not in the environment. Called before anybody is asked."""
@@ -213,9 +217,17 @@ class GeneratingBuilder(Builder):
         """
         raise NotImplementedError
 
-    def expected(self, step: str) -> int:
-        """How many requests an ``ask`` step makes of one prompt, for an estimate before the prompts are known."""
-        return 1
+    def expected(self, step: str, prompts: int) -> int:
+        """How many requests an ``ask`` step makes of so many prompts, as far as that can be said without them."""
+        return prompts
+
+    def possible(self, step: str, tables: Mapping[str, pa.Table]) -> tuple[float, Iterator[Asked]] | None:
+        """List what an ``ask`` step may ask for one part while a table that decides it is not there yet, and the share
+        of it that it is likely to ask; None where that cannot be said. For an estimate.
+
+        ``tables`` holds the prompts and those inputs of the step that are there.
+        """
+        return None
 
     def part(self, step: str, tables: Mapping[str, pa.Table]) -> pa.Table:
         """Make the table of a ``part`` step for one part of the prompts. Runs in a worker."""

@@ -28,6 +28,8 @@ Positions = npt.NDArray[np.int64]
 NAME = re.compile(r"(\d{10})-(\d{10})-([0-9a-f]{32})\.parquet(\.damaged)?")
 ROW_GROUP = 1024
 """Answers per row group: what is read and unpacked to get at one text."""
+GATHERED = 1 << 16
+"""Answers that are read, and turned into columns, at a time."""
 MERGED = 32 << 20
 """Bytes of the largest segment that :meth:`Journal.compact` makes; one of half of that is left alone."""
 STREAMED = 8 << 20
@@ -86,10 +88,6 @@ class Columns:
     def join(cls, parts: Sequence[Columns]) -> Columns:
         """One after the other."""
         return cls(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(cls)))
-
-    def pick(self, order: Positions) -> Columns:
-        """Those at ``order``."""
-        return Columns(*(getattr(self, field.name)[order] for field in fields(self)))
 
 
 def _names(folder: Path) -> list[str]:
@@ -175,57 +173,95 @@ def _set_aside(segment: Segment, found: str) -> CorruptPart:
     return CorruptPart(str(segment.path), f"digest {found}", segment.digest)
 
 
-def check(segment: Segment) -> None:
-    """Raise :class:`CorruptPart` for a segment that is not what its name says, once it is set aside."""
-    found = file_digest(segment.path)
+def check(segment: Segment, *, aside: bool = True) -> None:
+    """Raise :class:`CorruptPart` for a segment that is not what its name says, once it is set ``aside``."""
+    _compare(segment, file_digest(segment.path), aside)
+
+
+def _compare(segment: Segment, found: str, aside: bool) -> None:
     if found != segment.digest:
-        raise _set_aside(segment, found)
+        raise _set_aside(segment, found) if aside else CorruptPart(str(segment.path), f"digest {found}", segment.digest)
 
 
-def read(segment: Segment, columns: Sequence[str] | None = None) -> pa.Table:
-    """Read a segment after checking it."""
+def _read(segment: Segment, columns: Sequence[str] | None = None, *, aside: bool = True) -> Iterator[pa.Table]:
+    """Read a segment, by some of its rows at a time, after checking it as :func:`check` does."""
     source: Any = segment.path
     if segment.path.stat().st_size > STREAMED:
-        check(segment)
+        check(segment, aside=aside)
     else:
         data = segment.path.read_bytes()
-        found = hashlib.blake2b(data, digest_size=16).hexdigest()
-        if found != segment.digest:
-            raise _set_aside(segment, found)
+        _compare(segment, hashlib.blake2b(data, digest_size=16).hexdigest(), aside)
         source = pa.BufferReader(data)
     with pq.ParquetFile(source) as file:
-        return file.read(columns=None if columns is None else list(columns), use_threads=False)
+        names = None if columns is None else list(columns)
+        for batch in file.iter_batches(GATHERED, columns=names, use_threads=False):
+            yield pa.Table.from_batches([batch])
 
 
 def merged(segments: Sequence[Segment]) -> Iterator[pa.Table]:
     """The answers of ``segments`` that stand among them, in the order of their commits."""
-    columns = read_columns(segments, 0)
+    columns = Columns.join(read_columns(segments, 0))
     stands = np.zeros(len(columns.high), np.bool_)
     stands[_winners(columns.high, columns.low, columns.failed)] = True
-    for number, segment in enumerate(segments):
-        yield read(segment).filter(pa.array(stands[columns.segment == number]))
+    start = 0
+    for segment in segments:
+        for table in _read(segment):
+            yield table.filter(pa.array(stands[start : start + table.num_rows]))
+            start += table.num_rows
 
 
-def read_columns(segments: Sequence[Segment], number: int) -> Columns:
-    """What an index keeps of segments, the first of which is its ``number``-th, in the order of commits."""
-    tables = [read(segment, INDEXED.names) for segment in segments]
-    sizes = np.array([table.num_rows for table in tables], np.int64)
-    table = pa.concat_tables([INDEXED.empty_table(), *tables])
+def read_columns(segments: Sequence[Segment], number: int, damaged: list[Segment] | None = None) -> list[Columns]:
+    """What an index keeps of segments, the first of which is its ``number``-th, in the order of commits.
+
+    With a list for them, segments that are ``damaged`` are added to it and passed over; else they are set aside, and
+    the first raises :class:`CorruptPart`.
+    """
+    made: list[Columns] = []
+    pieces: list[tuple[int, int, pa.Table]] = []
+    gathered = 0
+    for place, segment in enumerate(segments, number):
+        row = 0
+        try:
+            for table in _read(segment, INDEXED.names, aside=damaged is None):
+                pieces.append((place, row, table))
+                row += table.num_rows
+                gathered += table.num_rows
+                if gathered >= GATHERED:
+                    made.append(_columns(pieces))
+                    pieces, gathered = [], 0
+        except CorruptPart:
+            if damaged is None:
+                raise
+            damaged.append(segment)
+    return [*made, _columns(pieces)]
+
+
+def _columns(pieces: Sequence[tuple[int, int, pa.Table]]) -> Columns:
+    """The same of pieces of segments: the number of the segment, the first row, and the rows."""
+    sizes = np.array([table.num_rows for _, _, table in pieces], np.int64)
+    numbers = np.array([number for number, _, _ in pieces], np.uint32)
+    starts = np.array([row for _, row, _ in pieces], np.int64)
+    table = pa.concat_tables([INDEXED.empty_table(), *(table for _, _, table in pieces)])
     high, low = halves(_binary(table["key"]))
     return Columns(
         high,
         low,
         np.stack(halves(_binary(table["digest"])), axis=1),
         _failed(table["finish"]),
-        np.asarray(table["attempts"].to_numpy(), np.int32),
-        np.repeat(np.arange(number, number + len(tables), dtype=np.uint32), sizes),
-        (np.arange(len(high)) - np.repeat(np.cumsum(sizes) - sizes, sizes)).astype(np.uint32),
+        np.array(table["attempts"].to_numpy(), np.int32),
+        np.repeat(numbers, sizes),
+        (np.arange(len(high)) + np.repeat(starts - np.cumsum(sizes) + sizes, sizes)).astype(np.uint32),
     )
 
 
-def standing(columns: Columns) -> Columns:
-    """The answers that stand, by key."""
-    return columns.pick(_winners(columns.high, columns.low, columns.failed))
+def standing(parts: Sequence[Columns]) -> Columns:
+    """The answers that stand, by key, of those of all parts, in the order of their commits."""
+
+    def joined(name: str) -> npt.NDArray[Any]:
+        return np.concatenate([getattr(part, name) for part in parts])
+
+    order = _winners(joined("high"), joined("low"), joined("failed"))
+    return Columns(*(joined(field.name)[order] for field in fields(Columns)))
 
 
 def _winners(high: npt.NDArray[np.uint64], low: npt.NDArray[np.uint64], failed: npt.NDArray[np.bool_]) -> Positions:

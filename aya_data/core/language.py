@@ -278,6 +278,7 @@ def fasttext_labels() -> Mapping[str, str]:
     return MappingProxyType(tables.lid_176())
 
 
+@lru_cache(1 << 16)
 def same_language(a: str, b: str) -> bool:
     """Say whether two ISO 639-3 codes stand for one language.
 

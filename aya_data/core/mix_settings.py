@@ -397,7 +397,8 @@ class ReleaseSettings(Settings):
 
 
 class TokenizerSettings(Settings):
-    """The tokenizer that counts tokens, with its chat template where it has one."""
+    """The tokenizer that counts tokens, with its chat template where it has one: chat_template.jinja, or in
+    tokenizer_config.json."""
 
     kind: Literal["sentencepiece", "huggingface"] = Field(
         description="A SentencePiece model, or a tokenizer of the tokenizers library.",

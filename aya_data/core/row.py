@@ -11,6 +11,7 @@ import hashlib
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -183,7 +184,7 @@ class Malformed(Exception):
         self.rejection = (rule, value, threshold, evidence)
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Labels:
     """What rows with the same labels have in common: resolved, framed and checked once for all of them."""
 
@@ -194,9 +195,12 @@ class Labels:
     frame: bytes
     asserted: bytes
     encodable: bool
-    place: int = -1
-    """Among the labels of a table, once one of its rows has them: others may not even be text."""
 
+
+Names = tuple[Any, ...]
+"""What labels come from: what a draft says of them."""
+REMEMBERED = 1000
+"""Labels whose names are longer altogether, in characters, are not kept in memory."""
 
 SHARED = (
     "language", "script", "source_language", "source", "dataset", "origin", "task", "license", "terms", "kind",
@@ -220,25 +224,19 @@ def tabulate(
     rows: list[tuple[Any, ...]] = []
     rejections: list[Rejection] = []
     # Most rows of a source have the same labels: they are looked up, framed and put into columns once.
-    known: dict[tuple[Any, ...], Labels] = {}
-    labels: list[Labels] = []
+    known: dict[Names, Labels] = {}
+    labels: dict[Names, int] = {}
     used: list[int] = []
     for draft in drafts:
         try:
             _check(draft, kind, max_chars)
-            names = (
-                draft.language, draft.script, draft.license, draft.license_asserted, tuple(draft.terms),
-                draft.dataset, draft.origin, draft.task, draft.revision, draft.config, draft.split, draft.template,
-                draft.translator, draft.teacher, draft.adapted,
-            )  # fmt: skip
+            names = _names(draft)
             found = known.get(names)
             if found is None:
                 found = known[names] = labelled(draft, source, kind)
             rows.append(_row(draft, found, kind, max_chars))
-            if found.place < 0:
-                found.place = len(labels)
-                labels.append(found)
-            used.append(found.place)
+            # Not before there is a row: what no row has may not even be text.
+            used.append(labels.setdefault(names, len(labels)))
         except Malformed as problem:
             rejections.append(Rejection(draft.key, draft.place, *problem.rejection))
     values: list[Sequence[Any]] = list(zip(*rows, strict=True)) or [()] * len(OWN)
@@ -249,7 +247,8 @@ def tabulate(
     found_at = {
         name: pa.array(listed, PROVENANCE.field(name).type) for name, listed in zip(OWN_PROVENANCE, places, strict=True)
     }
-    return Table(assembled(columns, found_at, labels, pa.array(used, pa.int32())), rejections)
+    own_labels = [known[names] for names in labels]
+    return Table(assembled(columns, found_at, own_labels, pa.array(used, pa.int32())), rejections)
 
 
 def assembled(
@@ -316,38 +315,48 @@ def _check(draft: Draft, kind: Kind, max_chars: int) -> None:
             raise Malformed("different_context")
 
 
+def _names(draft: Draft) -> Names:
+    """Return what the labels of a draft come from."""
+    return (
+        draft.language, draft.script, draft.license, draft.license_asserted, tuple(draft.terms),
+        draft.dataset, draft.origin, draft.task, draft.revision, draft.config, draft.split, draft.template,
+        draft.translator, draft.teacher, draft.adapted,
+    )  # fmt: skip
+
+
 def labelled(draft: Draft, source: str, kind: Kind) -> Labels:
-    """Resolve, frame and check the labels of a draft."""
-    language = languages.resolve(draft.language, script=draft.script)
-    license_ = licenses.resolve(draft.license)
+    """Resolve, frame and check the labels of a draft. A process remembers the last ones, unless they are long."""
+    names = _names(draft)
+    if len(str(names)) > REMEMBERED:
+        return _labels.__wrapped__(names, source, kind)
+    return _labels(names, source, kind)
+
+
+@lru_cache(4096)
+def _labels(names: Names, source: str, kind: Kind) -> Labels:
+    (
+        said, script, license_said, assumed, terms_said, dataset, origin, task, revision, config, split, template,
+        translator, teacher, adapted,
+    ) = names  # fmt: skip
+    language = languages.resolve(said, script=script)
+    license_ = licenses.resolve(license_said)
+    models = (translator or "", teacher or "")
     terms = sorted(
-        {
-            *draft.terms,
-            *license_.terms,
-            *licenses.terms_of_model(draft.translator or ""),
-            *licenses.terms_of_model(draft.teacher or ""),
-        }
+        {*terms_said, *license_.terms, *(term for model in models for term in licenses.terms_of_model(model))}
     )
     expression = license_.license.expression
     frame_ = frame((
-        language.variety.code, draft.language or "", source, draft.dataset, draft.origin, draft.task or "",
-        expression, *terms, draft.config or "", draft.split or "", draft.template or "",
-        draft.translator or "", draft.teacher or "",
+        language.variety.code, said or "", source, dataset, origin, task or "", expression, *terms, config or "",
+        split or "", template or "", *models,
     ))  # fmt: skip
-    asserted = frame((draft.license or "", draft.license_asserted or "", str(draft.adapted)))
+    asserted = frame((license_said or "", assumed or "", str(adapted)))
     shared = (
-        language.variety.language, language.variety.script, draft.language, source, draft.dataset, draft.origin,
-        draft.task, expression, terms, kind, draft.adapted, None if language.ok else language.reason,
-        license_.reason or None, draft.license_asserted,
+        language.variety.language, language.variety.script, said, source, dataset, origin, task, expression, terms,
+        kind, adapted, None if language.ok else language.reason, license_.reason or None, assumed,
     )  # fmt: skip
-    provenance = (
-        draft.dataset, draft.revision, draft.config, draft.split, draft.template, draft.translator, draft.teacher,
-    )  # fmt: skip
-    try:
-        _encodable(draft)
-    except UnicodeEncodeError:
-        return Labels(shared, provenance, frame_, asserted, False)
-    return Labels(shared, provenance, frame_, asserted, True)
+    provenance = (dataset, revision, config, split, template, translator, teacher)
+    texts = (said, dataset, task, config, split, template, translator, teacher, assumed)
+    return Labels(shared, provenance, frame_, asserted, all(map(_is_text, texts)))
 
 
 def _row(draft: Draft, labels: Labels, kind: Kind, max_chars: int) -> tuple[Any, ...]:
@@ -437,8 +446,16 @@ def extra_text(extra: Mapping[str, Any] | None, max_chars: int) -> str | None:
         raise Malformed("invalid_unicode", evidence="other columns of the record") from error
 
 
-def _encodable(draft: Draft) -> None:
+def _is_text(text: str | None) -> bool:
     """Arrow stores UTF-8 alone: a lone surrogate in any label must be found before it gets there."""
+    try:
+        return text is None or text.isascii() or bool(text.encode())
+    except UnicodeEncodeError:
+        return False
+
+
+def _encodable(draft: Draft) -> None:
+    """Raise UnicodeEncodeError for the first label that is not :func:`_is_text`."""
     for text in (
         draft.language, draft.dataset, draft.task, draft.config, draft.split, draft.template,
         draft.translator, draft.teacher, draft.tools, draft.chosen_model, draft.rejected_model,

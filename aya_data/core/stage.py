@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from aya_data.core.language import Variety
     from aya_data.core.license import Policy
+    from aya_data.core.mix_settings import TokenizerSettings
 
 __all__ = [
     "Batch",
@@ -81,6 +82,8 @@ class Environment:
     languages: tuple[Variety, ...] | None
     policy: Policy
     offline: bool = False
+    tokenizer: TokenizerSettings | None = None
+    """What counts tokens, where the spec says so."""
 
 
 @dataclass(slots=True)

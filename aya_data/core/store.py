@@ -46,6 +46,9 @@ ROW_GROUP = 8192
 LEVEL, QUICK = 3, 1
 """Levels of zstd: of what is released, and of intermediate parts, which are an eighth larger and take half the time."""
 
+DISTINCT = frozenset({"id", "row_key", "group", "row_hash", "prompt_hash"})
+"""Columns whose values seldom repeat: intermediate parts have no dictionaries of them, nor of numbers and lists."""
+
 
 @dataclass(frozen=True, slots=True)
 class Part:
@@ -137,9 +140,9 @@ class _Hashing:
 class PartWriter:
     """Streams tables into one Parquet file in the canonical form: same rows, same bytes.
 
-    zstd level 3 unless given, format 2.6, dictionary pages, row groups of ``row_group`` rows whatever the sizes of the
-    tables given, no page index, no metadata but the Arrow schema. Rows wait in memory until a
-    row group is full.
+    zstd level 3 unless given, format 2.6, dictionary pages (of an intermediate part for names alone), row groups of
+    ``row_group`` rows whatever the sizes of the tables given, no page index, no metadata but the Arrow schema. Rows
+    wait in memory until a row group is full.
     """
 
     def __init__(self, file: IO[bytes], schema: pa.Schema, row_group: int = ROW_GROUP, level: int = LEVEL) -> None:
@@ -150,7 +153,8 @@ class PartWriter:
             version="2.6",
             compression="zstd",
             compression_level=level,
-            use_dictionary=True,
+            use_dictionary=level != QUICK
+            or [f.name for f in schema if pa.types.is_string(f.type) and f.name not in DISTINCT],
             write_statistics=True,
             data_page_version="1.0",
             store_schema=True,
@@ -273,10 +277,11 @@ class Output:
 
 
 class Store:
-    """Results under their keys."""
+    """Results under their keys. One that is ``read_only`` sets nothing aside: what is damaged is not there."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, read_only: bool = False) -> None:
         self.root = root
+        self.read_only = read_only
 
     def folder(self, key: str) -> Path:
         """Where the result of ``key`` lies or will lie."""
@@ -290,7 +295,7 @@ class Store:
         try:
             record = self._record(key)
         except ValueError:
-            self.forget(key)
+            self._set_aside(key)
             return None
         if record is None:
             return None
@@ -300,9 +305,13 @@ class Store:
             except (FileNotFoundError, NotADirectoryError):
                 size = -1
             if size != part.bytes:
-                self.forget(key)
+                self._set_aside(key)
                 return None
         return record
+
+    def _set_aside(self, key: str) -> None:
+        if not self.read_only:
+            self.forget(key)
 
     def _record(self, key: str) -> Record | None:
         """Read a record; ``None`` where there is none. Raises ValueError for one that is damaged."""
@@ -341,7 +350,10 @@ class Store:
         """Return the checked bytes of a part."""
         path = self.root / part.path
         try:
-            data = path.read_bytes()
+            # Into Arrow's own memory: its threads may let go of what they read after the read returned, and one that
+            # needs the interpreter for that (as for ``bytes``) while the process ends aborts it.
+            with pa.OSFile(str(path)) as file:
+                data = file.read_buffer()
         except FileNotFoundError:
             self._spoiled(part)
             raise CorruptPart(str(path), "the file is gone", f"{part.bytes} bytes") from None
@@ -349,7 +361,7 @@ class Store:
         if found != part.digest:
             self._spoiled(part)
             raise CorruptPart(
-                str(path), f"{len(data)} bytes with digest {found}", f"{part.bytes} bytes with digest {part.digest}"
+                str(path), f"{data.size} bytes with digest {found}", f"{part.bytes} bytes with digest {part.digest}"
             )
         return pa.BufferReader(data)
 
@@ -363,7 +375,7 @@ class Store:
         return path
 
     def _spoiled(self, part: Part) -> None:
-        self.forget(Path(part.path).parts[1])
+        self._set_aside(Path(part.path).parts[1])
 
     def keys(self) -> Iterator[str]:
         """All keys with a folder, committed or not."""

@@ -17,10 +17,10 @@ import pyarrow as pa
 from aya_data.core.document import PathKey, dotted
 from aya_data.core.errors import WrongSetting
 from aya_data.core.mix_settings import MixSettings
-from aya_data.engine.mix_request import LevelNames, Problem, group_names
+from aya_data.engine.mix_request import LevelNames, Problem, among, canonical, group_names
 from aya_data.engine.mixture import Mixture, shares
 
-__all__ = ["KEYS", "VALUES", "compared", "nothing_taken", "of_each_value"]
+__all__ = ["KEYS", "VALUES", "compared", "floors_without_rows", "nothing_taken", "of_each_value"]
 
 KEYS: Final = ("kind", "axis", "value")
 VALUES: Final = (
@@ -113,6 +113,18 @@ def of_each_value(kind: str, rows: pa.Table, asked: Problem, taken: Mixture, set
                     axis = f"{name}:{','.join(bound.per)}"
                     share_of = counted.share(got, tokens)
                     found.append([kind, axis, value, 0.0, share_of, limit or different or 0, size or 0, *counts])
+    return _added(found)
+
+
+def floors_without_rows(kind: str, rows: pa.Table, settings: MixSettings) -> list[list[Any]]:
+    """Return rows of the statistic for what a floor names under ``only`` and no row of any kind has."""
+    found: list[list[Any]] = []
+    for bound in settings.floors:
+        (axis, *others) = bound.per
+        for name in () if others else bound.only.get(axis, ()):
+            if not among(rows, axis, [name]).any():
+                stated = (bound.rows or 0, bound.tokens or 0)
+                found.append([kind, f"floor:{axis}", canonical(axis, name), 0.0, 0.0, *stated, *[0] * 5])
     return _added(found)
 
 

@@ -25,7 +25,7 @@ from aya_data.core.identity import digest
 
 __all__ = ["closure", "code_key", "kernels_code"]
 
-KERNELS = ("aya_data.text", "aya_data.filters", "aya_data.engine")
+KERNELS = ("aya_data.text", "aya_data.builders.arbitrage", "aya_data.filters", "aya_data.engine")
 """The packages that compile kernels, in them or in packages below them."""
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from aya_data.core.generation import Voice
 from aya_data.core.journal import Journal
 from aya_data.engine.plan import Stage
 
-__all__ = ["Expectation", "expectation"]
+__all__ = ["CHARACTERS", "Expectation", "completion_limit", "expectation"]
 
 CHARACTERS = 4.0
 """Characters of a prompt token, where nothing was measured."""
@@ -20,8 +21,11 @@ CHARACTERS = 4.0
 class Expectation:
     """What one step will ask. ``missing`` of ``wanted`` requests are not in the journal; None where nobody can know.
 
-    ``exact`` says whether they were counted. ``languages`` are the missing ones by variety. Tokens are estimates, and
-    ``completion_tokens`` an upper bound where ``measured`` is false. ``cost`` is in the currency of the stated prices.
+    ``exact`` says whether all of them were counted. ``languages`` are the missing ones by variety. Tokens are
+    estimates, and ``completion_tokens`` an upper bound where ``measured`` is false. ``cost`` is in the currency of the
+    stated prices. ``damaged`` are segments of the journal that are not what their names say: the answers in them count
+    as missing. ``recorded`` are the ``wanted`` ones that the voice has an answer to, where it says so without being
+    asked; else None.
     """
 
     stage: str
@@ -37,10 +41,18 @@ class Expectation:
     completion_tokens: int | None
     seconds: float | None
     cost: float | None
+    damaged: tuple[str, ...]
+    recorded: int | None
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON."""
         return asdict(self)
+
+
+def completion_limit(voice: Voice) -> int | None:
+    """The most tokens that a completion of ``voice`` may have, where that is known."""
+    limit = dict(voice.identity()).get("sampling") or {}
+    return int(limit["max_tokens"]) if "max_tokens" in limit else None
 
 
 def expectation(
@@ -51,7 +63,10 @@ def expectation(
     missing: int | None,
     languages: Mapping[str, int],
     chars: int,
+    *,
     exact: bool,
+    damaged: Sequence[Path] = (),
+    recorded: int | None = None,
 ) -> Expectation:
     """Estimate tokens, time and price of ``missing`` requests with ``chars`` characters in all."""
     rate = journal.rate()
@@ -59,8 +74,7 @@ def expectation(
     prompt_tokens = completion_tokens = None
     seconds = cost = None
     if missing is not None and voice.priced:
-        limit = dict(voice.identity()).get("sampling") or {}
-        most = int(limit["max_tokens"]) if "max_tokens" in limit else None
+        most = completion_limit(voice)
         prompt_tokens = round(chars / CHARACTERS) if chars else None
         completion_tokens = missing * most if most is not None else None
         if rate is not None and rate.answers > 0:
@@ -72,5 +86,5 @@ def expectation(
             cost = round((prompt_tokens * prices[0] + completion_tokens * prices[1]) / 1e6, 4)
     return Expectation(
         stage.name, stage.source, voice.name, exact, wanted, missing, dict(sorted(languages.items())), voice.priced,
-        measured, prompt_tokens, completion_tokens, seconds, cost,
+        measured, prompt_tokens, completion_tokens, seconds, cost, tuple(map(str, damaged)), recorded,
     )  # fmt: skip

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from aya_data.core.stage import Editor, ReferenceFilter
+from aya_data.core.store import Part
 from aya_data.engine.comparing import losers_by_part
-from aya_data.engine.plan import Stage, edit_identity
+from aya_data.engine.plan import PlannedSource, Stage, edit_identity, editors_of
 from aya_data.engine.running import Counts, RowPart, Running, digest_of, keys_digest
+from aya_data.engine.task import Task
 
-__all__ = ["compare", "edit", "index", "judge", "measure"]
+__all__ = ["begin_measures", "compare", "edit", "index", "judge", "measure"]
 
 
 def edit(run: Running, stage: Stage) -> Counts:
@@ -55,27 +57,57 @@ def index(run: Running, stage: Stage) -> Counts:
 
 
 def measure(run: Running, stage: Stage) -> Counts:
-    """Measure every part for one filter."""
+    """Measure every part for one filter; workers that have nothing left of it go on with the next."""
+    members = run.waves[stage.wave]
+    parts = [m.part for m in members]
+    tasks = _measures(run, stage, parts)
+    ready = [other for other in _measuring(run, stage.wave) if other.filters >= stage.filters]
+    for other in ready[:2]:
+        run.executor.announce(tasks if other is stage else _measures(run, other, parts))
+    for m, record in zip(members, run.tasks(tasks), strict=True):
+        m.measures[stage.filters[0]] = record.parts["measures"][0]
+    return {}
+
+
+def begin_measures(run: Running, source: PlannedSource, parts: Sequence[Part]) -> None:
+    """Let workers begin to measure parts of a source as they are made, unless rows change first (by edits or a limit)
+    or are only compared with."""
+    if source.use != "benchmark" and run.plan.limit is None and not editors_of(run.plan.chain):
+        measuring = _measuring(run, source.wave)
+        run.executor.announce([task for stage in measuring for task in _measures(run, stage, parts)])
+
+
+def _measuring(run: Running, wave: int) -> Iterator[Stage]:
+    """The stages that measure the parts of a wave, and have what they need for it: an index, compiled kernels."""
+    for stage in run.plan.stages:
+        if stage.kind == "measure" and stage.wave == wave:
+            planned = run.plan.chain[stage.filters[0]]
+            indexed = not isinstance(planned.filter, ReferenceFilter) or stage.filters[0] in run.indices
+            if indexed and run.warming.warm(planned.code):
+                yield stage
+
+
+def _measures(run: Running, stage: Stage, parts: Sequence[Part]) -> list[Task]:
     index = stage.filters[0]
     planned = run.plan.chain[index]
-    made = planned.filter
-    members = run.waves[stage.wave]
     against = run.indices.get(index)
-    identity = {"filter": planned.name, "pins": made.measure_pins(), "index": against.digest if against else ""}
-    tasks = [
+    identity = {
+        "filter": planned.name,
+        "pins": planned.measure_pins,
+        "index": against.digest if against else "",
+    }
+    return [
         run.task(
-            m.part.path,
+            part.path,
             "judging:measure",
-            {**identity, "rows": m.part.digest},
-            {"filter": made, "rows": m.part, "index": against},
-            m.part.bytes,
+            {**identity, "rows": part.digest},
+            {"filter": planned.filter, "rows": part, "index": against},
+            part.bytes,
             planned.code,
+            stage.name,
         )
-        for m in members
+        for part in parts
     ]
-    for m, record in zip(members, run.tasks(tasks), strict=True):
-        m.measures[index] = record.parts["measures"][0]
-    return {}
 
 
 def judge(run: Running, stage: Stage) -> Counts:

@@ -1,31 +1,43 @@
 """What a build will ask of models, before it asks: how many requests and tokens, how long, for how much.
 
 The plan's stages are walked with what the store already has (or, where the caller lets them run, with what costs
-nothing). A step whose inputs are there is counted *exactly*; where they are not, the number of prompts and of requests
-for each is all there is, and the count is an *estimate*. Tokens, seconds and prices go by the rate that was measured
+nothing). How a step is counted:
+
+* Its inputs are there, or the journal holds all that they are made of: every request is listed and looked for in the
+  journal. The count is *exact*.
+* Its inputs are answers, some of which are still missing: a text that nobody ever said stands in for each of those.
+  Requests about answers that are there are counted as they are, and those about stand-ins are missing. An estimate,
+  since two answers may be the same, or be none.
+* What decides its requests is not there yet (whom a router picks, which prompts are reviewed): an estimate from what
+  the builder says that the step may ask, of which the journal may already hold a share.
+* There are no prompts yet: an estimate from their number.
+
+Nothing is changed: neither in the store nor in the journal. Tokens, seconds and prices go by the rate that was measured
 when the voice was asked before, and by the prices that the spec states.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
 
-from aya_data.core.errors import AyaDataError
-from aya_data.core.generation import PROMPTS, GeneratingBuilder, Step, voice_key
-from aya_data.core.journal import Journal
-from aya_data.core.store import Record, Store
+import numpy as np
+import pyarrow as pa
+
+from aya_data.core.errors import AyaDataError, CorruptPart
+from aya_data.core.generation import PROMPTS, GeneratingBuilder, Step, Voice
+from aya_data.core.journal import Index, Journal
+from aya_data.core.store import Part, Record, Store
 from aya_data.engine import asking, generating, steps
-from aya_data.engine.expectation import Expectation, expectation
-from aya_data.engine.plan import Plan, Stage
-from aya_data.engine.running import Counts, Running
+from aya_data.engine.expectation import CHARACTERS, Expectation, completion_limit, expectation
+from aya_data.engine.plan import Stage
+from aya_data.engine.running import Counts, Generation, Running
 from aya_data.engine.task import Task
 
-if TYPE_CHECKING:
-    from aya_data.core.store import Part
-
 __all__ = ["NotThere", "Peek", "forecast"]
+
+LONGEST = 4096
+"""Characters of a stand-in at most."""
 
 
 class NotThere(AyaDataError):
@@ -38,92 +50,197 @@ class Peek:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def run(self, tasks: Sequence[Task], done: Callable[[int, Record, bool], None]) -> list[Record]:
+    def run(self, tasks: Sequence[Task], done: Callable[[int, Record, float | None], None]) -> list[Record]:
         """Return the results of tasks. Raises :class:`NotThere`."""
         found = []
         for index, task in enumerate(tasks):
             record = self._store.get(task.key)
             if record is None:
                 raise NotThere(task.label)
-            done(index, record, True)
+            done(index, record, None)
             found.append(record)
         return found
+
+    def announce(self, tasks: Sequence[Task]) -> None:
+        """Begin nothing."""
 
 
 def forecast(run: Running, stages: Mapping[str, Callable[[Running, Stage], Counts]]) -> list[Expectation]:
     """Walk the plan as far as it goes without asking anybody; return what every ``ask`` step will ask.
 
-    ``run`` has an executor that computes nothing (:class:`Peek`), or one that computes what is free.
+    ``run`` looks only, and has an executor that computes nothing (:class:`Peek`) and a store that is ``read_only``, or
+    an executor that computes what is free and a store that sets aside what is damaged, to be made anew the next time.
+    Parts of the store that are found damaged are told with what is ``damaged``.
     """
     found: list[Expectation] = []
+    spoilt: list[str] = []
+    sources: dict[str, _Source] = {}
     blocked = lacking = False
     for stage in run.plan.stages:
         run.stage, run.cached, run.seconds = stage, True, None
         if stage.kind in ("sample", "shards", "release"):
             break
         if stage.kind == "ask":
-            found.append(_expected(run, stage, blocked))
+            source = sources.setdefault(stage.source, _Source(run, stage.source, spoilt))
+            found.append(source.expected(stage, blocked))
             if found[-1].missing == 0 and found[-1].exact:
-                _try(stages, run, stage)
+                _try(stages, run, stage, spoilt)
         elif stage.kind in ("part", "whole", "make"):
             # What a source lacks keeps its own later steps waiting, and all that comes after its rows.
-            if not blocked and not (_ready(run, stage) and _try(stages, run, stage)):
+            if not blocked and not (_ready(run, stage) and _try(stages, run, stage, spoilt)):
                 lacking |= stage.kind == "make"
         elif not blocked:
-            blocked = (lacking and stage.kind != "prompts") or not _try(stages, run, stage)
-    return found
+            blocked = (lacking and stage.kind != "prompts") or not _try(stages, run, stage, spoilt)
+    return [replace(one, damaged=tuple(dict.fromkeys((*one.damaged, *spoilt)))) for one in found]
 
 
 def _ready(run: Running, stage: Stage) -> bool:
     """Whether the tables are there that a step, or the rows of a source, are made from."""
-    if stage.kind not in ("part", "whole", "make"):
-        return True
     builder = run.plan.sources[stage.source].builder
     assert isinstance(builder, GeneratingBuilder)
     needed = [step.name for step in builder.steps()] if stage.kind == "make" else _step(builder, stage.step).inputs
     made = run.generations[stage.source]
-    return all(_there(made.parts, made.wholes, name) for name in needed)
+    return all(name in made.wholes or all(name in tables for tables in made.parts) for name in needed)
 
 
 def _step(builder: GeneratingBuilder, name: str) -> Step:
     return next(step for step in builder.steps() if step.name == name)
 
 
-def _try(stages: Mapping[str, Callable[[Running, Stage], Counts]], run: Running, stage: Stage) -> bool:
+def _try(
+    stages: Mapping[str, Callable[[Running, Stage], Counts]], run: Running, stage: Stage, spoilt: list[str]
+) -> bool:
     try:
-        counts = stages[stage.kind](run, stage)
+        stages[stage.kind](run, stage)
     except (NotThere, KeyError):
         return False
-    return counts is not None
+    except CorruptPart as error:
+        spoilt.append(error.path)
+        return False
+    return True
 
 
-def _expected(run: Running, stage: Stage, blocked: bool) -> Expectation:
-    plan: Plan = run.plan
-    source = plan.sources[stage.source]
-    builder = source.builder
-    assert isinstance(builder, GeneratingBuilder)
-    voice = builder.voice(stage.step)
-    journal = Journal(run.workspace.journal, voice_key(voice), voice.identity())
-    step = _step(builder, stage.step)
-    generation = None if blocked else run.generations.get(source.name)
-    if generation is not None and all(_there(generation.parts, generation.wholes, name) for name in step.inputs):
-        languages: Counter[str] = Counter()
-        chars = 0
-        keys: dict[str, tuple[str, int]] = {}
-        for tables in generating.inputs_of(generation, step):
-            for one in builder.requests(step.name, steps.read_tables(run.store, tables)):
-                keys[one.request.key] = (one.request.language, sum(len(text) for _, text in one.request.messages))
-        wanted = asking.demand(journal.load(), sorted(keys))
-        for key in wanted.open(builder.max_failed):
-            languages[keys[key][0]] += 1
-            chars += keys[key][1]
-        return expectation(stage, voice, journal, len(keys), languages.total(), languages, chars, True)
-    prompts = builder.rows
-    if generation is not None:
-        prompts = sum(tables[PROMPTS].rows for tables in generation.parts)
-    number = None if prompts is None else prompts * builder.expected(step.name)
-    return expectation(stage, voice, journal, number, number, {}, 0, False)
+@dataclass(slots=True)
+class _Source:
+    """A source that asks models, as far as it can be known. ``known`` has by step what its journal holds, and whether
+    any of its requests will be asked; ``spoilt`` are the damaged files that were met."""
+
+    run: Running
+    name: str
+    spoilt: list[str]
+    known: dict[str, tuple[Index, bool]] = field(default_factory=dict)
+
+    @property
+    def builder(self) -> GeneratingBuilder:
+        builder = self.run.plan.sources[self.name].builder
+        assert isinstance(builder, GeneratingBuilder)
+        return builder
+
+    @property
+    def generation(self) -> Generation | None:
+        return self.run.generations.get(self.name)
+
+    def expected(self, stage: Stage, blocked: bool) -> Expectation:
+        """What a step will ask."""
+        step, voice = _step(self.builder, stage.step), self.builder.voice(stage.step)
+        journal = generating.journal_of(self.run, voice)
+        index = journal.load()
+        self.known[step.name] = index, True
+        generation = None if blocked else self.generation
+        try:
+            if generation is not None:
+                made = self._counted(stage, step, voice, journal, index, generation)
+                if made is not None:
+                    return made
+        except CorruptPart as error:
+            self.spoilt.append(error.path)
+            generation = None
+        prompts = self.builder.rows if generation is None else sum(t[PROMPTS].rows for t in generation.parts)
+        number = None if prompts is None else self.builder.expected(step.name, prompts)
+        return expectation(stage, voice, journal, number, number, {}, 0, exact=False, damaged=index.damaged)
+
+    def _counted(
+        self, stage: Stage, step: Step, voice: Voice, journal: Journal, index: Index, generation: Generation
+    ) -> Expectation | None:
+        """Count what is asked of prompts that are there; None where that cannot be listed."""
+        tables: list[pa.Table] = []
+        held: list[pa.Table] = []
+        exact, share = True, 1.0
+        for own in generation.parts:
+            given = self._inputs(step, own, generation)
+            if given is not None:
+                found, sure = given
+                requests = self.builder.requests(step.name, found)
+            else:
+                names = [name for name in (PROMPTS, *step.inputs) if name in own or name in generation.wholes]
+                there = {name: self.run.store.read(_part(own, generation, name)) for name in names}
+                possible = self.builder.possible(step.name, there)
+                if possible is None:
+                    return None
+                (share, requests), sure = possible, False
+            exact &= sure
+            every = list(requests)
+            tables.append(steps.listed(every).select(["key", "language", "chars"]))
+            held.append(tables[-1].filter(pa.array([voice.holds(one.request) for one in every], pa.bool_())))
+        listing = asking.Listing.of(tables)
+        demand = asking.demand(index, listing.distinct())
+        wanted = demand.open(self.builder.max_failed)
+        self.known[step.name] = index, len(wanted) > 0
+        languages, chars = listing.tally(wanted)
+        counts = {variety: round(count * share) for variety, count in languages.items() if round(count * share)}
+        knows = share == 1.0 and type(voice).holds is not Voice.holds
+        recorded = len(asking.Listing.of(held).distinct()) if knows else None
+        numbers = round(len(demand.keys) * share), round(len(wanted) * share)
+        return expectation(
+            stage, voice, journal, *numbers, counts, round(chars * share), exact=exact, damaged=index.damaged,
+            recorded=recorded,
+        )  # fmt: skip
+
+    def _inputs(
+        self, step: Step, own: Mapping[str, Part], generation: Generation
+    ) -> tuple[dict[str, pa.Table], bool] | None:
+        """The tables that a step reads of one part, and whether they are what they will be."""
+        found: dict[str, pa.Table] = {}
+        sure = True
+        for name in (PROMPTS, *step.inputs):
+            if name in own or name in generation.wholes:
+                found[name] = self.run.store.read(_part(own, generation, name))
+                continue
+            before = _step(self.builder, name)
+            given = self._inputs(before, own, generation) if before.kind == "ask" else None
+            if given is None:
+                return None
+            found[name], answered = self._answers(before, given[0])
+            sure &= answered and given[1]
+        return found, sure
+
+    def _answers(self, step: Step, tables: Mapping[str, pa.Table]) -> tuple[pa.Table, bool]:
+        """The table of an ``ask`` step, with a stand-in for every answer that is to be asked; and whether none is."""
+        requests = steps.listed(self.builder.requests(step.name, tables))
+        index, asked = self.known[step.name]
+        unknown = np.zeros(requests.num_rows, np.bool_)
+        unknown[index.missing(requests["key"])] = True
+        if asked:
+            unknown[index.failures(requests["key"])] = True
+        known = requests.filter(pa.array(~unknown))
+        missing = requests.filter(pa.array(unknown))
+        size = self._size(step)
+        keys = missing["key"].to_pylist()
+        columns = {
+            "text": pa.array([f"{key} " * (1 + size // 33) for key in keys], pa.string()),
+            "finish": pa.array(["stop"] * len(keys), pa.string()),
+            **{name: pa.nulls(len(keys)) for name in ("value", "prompt_tokens", "completion_tokens", "reason")},
+        }
+        made = [steps.answered(known, index.take(known["key"])), steps.answered(missing, pa.table(columns))]
+        return pa.concat_tables(made).sort_by([("row", "ascending"), ("tag", "ascending")]), not len(keys)
+
+    def _size(self, step: Step) -> int:
+        """How many characters an answer is likely to have."""
+        voice = self.builder.voice(step.name)
+        rate = generating.journal_of(self.run, voice).rate()
+        tokens = completion_limit(voice) or 0 if rate is None else rate.completion_tokens / max(1, rate.answers)
+        return min(LONGEST, round(tokens * CHARACTERS))
 
 
-def _there(parts: Sequence[Mapping[str, Part]], wholes: Mapping[str, Part], name: str) -> bool:
-    return name in wholes or all(name in tables for tables in parts)
+def _part(own: Mapping[str, Part], generation: Generation, name: str) -> Part:
+    return own[name] if name in own else generation.wholes[name]

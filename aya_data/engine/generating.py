@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from aya_data.core.errors import WrongSetting
 from aya_data.core.generation import PROMPTS, GeneratingBuilder, Place, Request, Step, Voice, voice_key
 from aya_data.core.identity import digest
 from aya_data.core.journal import Journal
@@ -18,7 +18,7 @@ from aya_data.engine.intake import parents_of, rows_in, threshold
 from aya_data.engine.plan import PlannedSource, Stage, step_code
 from aya_data.engine.running import Counts, Generation, Running, keys_digest
 
-__all__ = ["ask", "inputs_of", "list_requests", "make", "part", "prompts", "whole"]
+__all__ = ["ask", "inputs_of", "journal_of", "list_requests", "make", "part", "prompts", "whole"]
 
 TOLD = 0.2
 """Seconds between two words about how far a voice has come."""
@@ -121,23 +121,37 @@ def whole(run: Running, stage: Stage) -> Counts:
     return {}
 
 
+def _in_source(action: Callable[[Running, Stage], Counts]) -> Callable[[Running, Stage], Counts]:
+    """Have what is wrong with the settings of a voice lead to its source."""
+
+    @functools.wraps(action)
+    def placed(run: Running, stage: Stage) -> Counts:
+        try:
+            return action(run, stage)
+        except WrongSetting as error:
+            raise error.in_source(stage.source) from None
+
+    return placed
+
+
+@_in_source
 def ask(run: Running, stage: Stage) -> Counts:
     """Ask a voice for what the journal lacks, and take the answers of every part from it."""
     source, builder, step, generation = _step(run, stage)
-    listed = list_requests(run, stage, source, builder, step, generation)
+    parts = list_requests(run, stage, source, builder, step, generation)
     voice = builder.voice(step.name)
     key = voice_key(voice)
-    journal = Journal(run.workspace.journal, key, voice.identity())
-    columns = [run.store.read(part, ["key"])["key"].to_pylist() for part in listed]
-    keys = sorted(set(itertools.chain.from_iterable(columns)))
+    journal = journal_of(run, voice)
+    listing = _listing(run, parts)
+    keys = listing.distinct()
     wanted = asking.demand(journal.load(), keys).open(builder.max_failed)
-    if wanted:
+    if len(wanted):
         run.cached = False
-        expected = _expectation(run, stage, voice, journal, listed, wanted, len(keys))
+        expected = expectation(stage, voice, journal, len(keys), len(wanted), *listing.tally(wanted), exact=True)
         run.events("asks", **expected.as_dict())
         _check(run, stage)
-        inputs = inputs_of(generation, step)
-        affected = [tables for tables, column in zip(inputs, columns, strict=True) if not wanted.isdisjoint(column)]
+        inputs = zip(inputs_of(generation, step), listing.parts(), strict=True)
+        affected = [tables for tables, column in inputs if (asking.places(wanted, column) >= 0).any()]
 
         def requests() -> Iterator[Request]:
             for tables in affected:
@@ -150,24 +164,29 @@ def ask(run: Running, stage: Stage) -> Counts:
         )  # fmt: skip
         run.asked.append(teller.account())
     index = journal.load()
-    tasks = []
-    for part, column in zip(listed, columns, strict=True):
-        identity = {"requests": part.digest, "voice": key, "journal": index.digest(column)}
-        arguments = {"requests": part, "journal": run.workspace.journal, "voice": key}
-        tasks.append(run.task(part.path, "steps:collect", identity, arguments, part.bytes))
-    failed = 0
-    for tables, record in zip(generation.parts, run.tasks(tasks), strict=True):
-        tables[step.name] = record.parts["table"][0]
-        failed += record.facts["failed"]
     generation.voices[step.name] = {
         "voice": key,
         "identity": dict(voice.identity()),
         "pinned": voice.pinned,
         "journal": index.digest(keys),
         "answers": len(keys),
-        "asked": sum(len(column) for column in columns),
+        "asked": len(listing.keys),
     }
-    run.events("asked", name=stage.name, of=len(keys), asked=len(wanted), failed=failed)
+    tasks = []
+    # Tasks only read, and need no identity, which is the plugin's and may not be picklable.
+    read = Journal(run.workspace.journal, key, read_only=run.looks_only)
+    for part, column in zip(parts, listing.parts(), strict=True):
+        identity = {"requests": part.digest, "voice": key, "journal": index.digest(column)}
+        arguments = {"requests": part, "journal": read}
+        tasks.append(run.task(part.path, "steps:collect", identity, arguments, part.bytes))
+    del index  # The tasks have their own.
+    failed = absent = 0
+    for tables, record in zip(generation.parts, run.tasks(tasks), strict=True):
+        tables[step.name] = record.parts["table"][0]
+        failed += record.facts["failed"]
+        absent += record.facts["absent"]
+    generation.voices[step.name]["absent"] = absent
+    run.events("asked", name=stage.name, of=len(keys), asked=len(wanted), failed=failed, absent=absent)
     return {}
 
 
@@ -179,33 +198,25 @@ def _check(run: Running, stage: Stage) -> None:
             continue
         step = next(step for step in builder.steps() if step.name == other.step)
         voice = builder.voice(step.name)
-        journal = Journal(run.workspace.journal, voice_key(voice), voice.identity())
-        index = journal.load()
+        index = journal_of(run, voice).load()
         if all(name in generation.wholes or all(name in tables for tables in generation.parts) for name in step.inputs):
-            listed = list_requests(run, other, source, builder, step, generation)
-            keys = sorted({key for part in listed for key in run.store.read(part, ["key"])["key"].to_pylist()})
-            missing = bool(asking.demand(index, keys).open(builder.max_failed))
+            listing = _listing(run, list_requests(run, other, source, builder, step, generation))
+            missing = len(asking.demand(index, listing.distinct()).open(builder.max_failed)) > 0
         else:
             missing = not len(index)
         if missing:
             voice.check()
 
 
-def _expectation(
-    run: Running, stage: Stage, voice: Voice, journal: Journal, listed: Sequence[Part], wanted: frozenset[str], of: int
-) -> Expectation:
-    """What is about to be asked, estimated from the lists of requests."""
-    languages: Counter[str] = Counter()
-    chars = 0
-    left = set(wanted)
-    for part in listed:
-        columns = run.store.read(part, ["key", "language", "chars"])
-        for key, language, size in zip(*(columns[name].to_pylist() for name in columns.column_names), strict=True):
-            if key in left:
-                left.discard(key)
-                languages[language] += 1
-                chars += size
-    return expectation(stage, voice, journal, of, len(wanted), languages, chars, True)
+def journal_of(run: Running, voice: Voice) -> Journal:
+    """The journal of a voice; a run that asks nobody only looks at it."""
+    return Journal(
+        run.workspace.journal, voice_key(voice), voice.identity(), free=not voice.priced, read_only=run.looks_only
+    )
+
+
+def _listing(run: Running, parts: Iterable[Part]) -> asking.Listing:
+    return asking.Listing.of(run.store.read(part, ["key", "language", "chars"]) for part in parts)
 
 
 def list_requests(

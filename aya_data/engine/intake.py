@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 
 from aya_data.core import ledger
 from aya_data.core.identity import draws
 from aya_data.core.store import Record
 from aya_data.engine import keying
+from aya_data.engine.filtering import begin_measures
 from aya_data.engine.plan import PlannedSource, Stage
 from aya_data.engine.reading import bundles
 from aya_data.engine.release import LedgerPart
@@ -29,18 +29,19 @@ def read(run: Running, stage: Stage) -> Counts:
 def _read_wave(run: Running, wave: int) -> None:
     due = [stage for stage in run.plan.stages if stage.kind == "read" and stage.wave == wave]
     tasks = {stage.name: _read_tasks(run, stage) for stage in due}
-    began = time.perf_counter()
     every = [task for listed in tasks.values() for task in listed]
-    fresh: set[str] = set()
-    records = dict(zip([task.key for task in every], run.tasks(every, fresh), strict=True))
-    seconds = time.perf_counter() - began
-    work = sum(task.size for task in every if task.key in fresh) or 1
+    sources = {task.key: run.plan.sources[stage.source] for stage in due for task in tasks[stage.name]}
+    fresh: dict[str, float] = {}
+
+    def then(record: Record) -> None:
+        begin_measures(run, sources[record.key], record.parts.get("rows", ()))
+
+    records = dict(zip([task.key for task in every], run.tasks(every, fresh, then), strict=True))
     for stage in due:
-        mine = tasks[stage.name]
-        read = sum(task.size for task in mine if task.key in fresh)
-        cached = not any(task.key in fresh for task in mine)
-        run.ahead[stage.name] = ([records[task.key] for task in mine], cached, seconds * read / work)
-        run.used[stage.key] = [task.key for task in mine]
+        mine = {task.key for task in tasks[stage.name]}
+        seconds = sum(fresh.get(key, 0.0) for key in mine)
+        run.ahead[stage.name] = ([records[task.key] for task in tasks[stage.name]], mine.isdisjoint(fresh), seconds)
+        run.used[stage.key] = [task.key for task in tasks[stage.name]]
 
 
 def _read_tasks(run: Running, stage: Stage) -> list[Task]:
@@ -93,7 +94,7 @@ def derive(run: Running, stage: Stage) -> Counts:
         tasks.append(
             run.task(row_part.part.path, "reading:derive", identity, arguments, row_part.part.bytes, source.code)
         )
-    records = run.tasks(tasks)
+    records = run.tasks(tasks, then=lambda record: begin_measures(run, source, record.parts.get("rows", ())))
     for record in records:
         run.consumed.extend(record.parts.get("ledger", ()))
     return rows_in(run, source, records)

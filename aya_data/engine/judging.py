@@ -98,10 +98,11 @@ def judge(
         if verdicts.statistics:
             counted[stage] = {name: statistics.from_table(table) for name, table in verdicts.statistics.items()}
         facts = _annotated(facts, verdicts)
-        keep = pa.array(~verdicts.drop)
-        facts = facts.filter(keep)
-        if seen is not None:
-            seen = seen.filter(keep)
+        if verdicts.drop.any():
+            keep = pa.array(~verdicts.drop)
+            facts = facts.filter(keep)
+            if seen is not None:
+                seen = seen.filter(keep)
         dropped = before - facts.num_rows
         counts[stage] = tally(rows_in=before, rows_out=facts.num_rows, dropped=dropped)
     output.write("selection", facts.combine_chunks())

@@ -22,22 +22,26 @@ COPIES = 16
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """How many workers the budget allows, bytes for an exchange, and bytes of a part in memory."""
+    """How many workers the budget allows, bytes for an exchange, bytes of a part in memory, and whether there is room
+    for an exchange while the workers work."""
 
     workers: int
     exchange: int
     part_bytes: int
+    overlap: bool
 
 
-def shares(memory: int, workers: int) -> Share:
+def shares(memory: int, workers: int, part_bytes: int | None = None) -> Share:
     """Divide ``memory`` bytes among ``workers``; fewer of them where it would not be enough for all.
 
-    One worker is this process itself. An exchange runs here too, while the workers wait.
+    ``part_bytes`` is the size of a part, if somebody chose it. One worker is this process itself. An exchange runs here
+    too, while the workers wait, unless all has room.
     """
     workers = max(1, min(workers, (memory - PROCESS) // (PROCESS + WORK)))
     processes = 1 if workers == 1 else 1 + workers
     free = max(WORK, memory - processes * PROCESS)
-    return Share(workers, free // 2, min(PART_BYTES, free // workers // COPIES))
+    part_bytes = part_bytes or min(PART_BYTES, free // workers // COPIES)
+    return Share(workers, free // 2, part_bytes, workers * COPIES * part_bytes <= free // 2)
 
 
 def release() -> None:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -18,13 +19,15 @@ from aya_data.core import language as languages
 from aya_data.core import license as licenses
 from aya_data.core.errors import NotFound, WrongSetting
 from aya_data.core.identity import draws
-from aya_data.core.mix_settings import NO_TASK, Bound, Cap, Level, MixSettings
+from aya_data.core.mix_settings import NO_TASK, Axis, Bound, Cap, Level, MixSettings
 from aya_data.engine.bounds import Bounds
 from aya_data.engine.columns import coded, fixed, named, paired
 from aya_data.engine.mixture import Candidates, Request, Share
 
-__all__ = ["LevelNames", "Problem", "check_tasks", "group_names", "problem"]
+__all__ = ["LevelNames", "Problem", "absent_names", "among", "canonical", "check_tasks", "group_names", "problem"]
 
+NAMED: Final = {"dataset": "dataset", "task": "task", "license": "licence"}
+"""Axes whose names any text may be, and what a name is called."""
 Ints = npt.NDArray[np.int64]
 
 
@@ -125,6 +128,33 @@ def check_tasks(rows: pa.Table, settings: MixSettings) -> None:
                     raise _missing(NotFound("task", name, names), "levels", number, "weights", name)
 
 
+def absent_names(rows: pa.Table, settings: MixSettings) -> list[list[Any]]:
+    """Return ``[place, axis, name, 1]`` of the datasets, tasks and licences with a share, cap or floor of their own
+    that no row of any kind has: a slip, or the filters left none."""
+    named: list[tuple[str, Axis, str]] = [
+        (f"levels.{number}.weights", level.by, name)
+        for number, level in enumerate(settings.levels)
+        for name in level.weights or ()
+    ]
+    named += [
+        (f"{kind}.{number}.only", axis, name)
+        for kind, bounds in (("caps", settings.caps), ("floors", settings.floors))
+        for number, bound in enumerate(bounds)
+        for axis, names in bound.only.items()
+        for name in names
+    ]
+    known: dict[str, set[str]] = {}
+    found: list[list[Any]] = []
+    for place, axis, name in named:
+        if axis in NAMED:
+            if axis not in known:
+                known[axis] = set(_values(rows, axis)[0])
+                known[axis] |= {value.rpartition("/")[2] for value in known[axis]} if axis == "dataset" else set()
+            if canonical(axis, name) not in known[axis]:
+                found.append([place, NAMED[axis], name, 1])
+    return sorted(found)
+
+
 def _level(rows: pa.Table, level: Level) -> tuple[LevelNames, Share]:
     names, code = _values(rows, level.by)
     share = Share(temperature=level.temperature, even=level.unimax is not None)
@@ -136,16 +166,16 @@ def _level(rows: pa.Table, level: Level) -> tuple[LevelNames, Share]:
         weights: dict[int, Fraction] = {}
         for name, written in level.weights.items():
             weight = left if written is None else Fraction(written)
-            canonical = _canonical(level.by, name)
-            if canonical in known:
-                weights[known[canonical]] = weight
+            value = canonical(level.by, name)
+            if value in known:
+                weights[known[value]] = weight
             else:
-                absent[canonical] = weight
+                absent[value] = weight
         share = Share(weights, missing=sum(absent.values(), Fraction(0)))
     return LevelNames(level.by, names, code, absent, True), share
 
 
-def _canonical(axis: str, name: str) -> str:
+def canonical(axis: str, name: str) -> str:
     """A value as rows have it."""
     if axis == "license":
         return licenses.parse(name).expression
@@ -222,11 +252,11 @@ def _bounds(rows: pa.Table, bound: Bound) -> Bounds:
     group = coded(rows, *_columns(bound))[1]
     outside = np.zeros(rows.num_rows, np.bool_)
     for axis, values in bound.only.items():
-        outside |= ~_among(rows, axis, values)
+        outside |= ~among(rows, axis, values)
     if bound.not_for:
         inside = np.ones(rows.num_rows, np.bool_)
         for axis, values in bound.not_for.items():
-            inside &= _among(rows, axis, values)
+            inside &= among(rows, axis, values)
         outside |= inside
     group[outside] = -1
     return Bounds(group, bound.rows, bound.tokens, bound.distinct if isinstance(bound, Cap) else None)
@@ -236,12 +266,12 @@ def _columns(bound: Bound) -> list[str]:
     return [name for axis in bound.per for name in (("language", "script") if axis == "variety" else (axis,))]
 
 
-def _among(rows: pa.Table, axis: str, values: Sequence[str]) -> npt.NDArray[np.bool_]:
+def among(rows: pa.Table, axis: str, values: Sequence[str]) -> npt.NDArray[np.bool_]:
     """Which rows have one of the values."""
     names, code = _values(rows, axis)
     wanted = set(values)
     if axis in ("license", "variety", "language"):
-        wanted = {_canonical(axis, value) for value in values}
+        wanted = {canonical(axis, value) for value in values}
     found = [name in wanted or (axis == "dataset" and name.rpartition("/")[2] in wanted) for name in names]
     marked: npt.NDArray[np.bool_] = np.array(found, np.bool_)[code] if len(code) else np.zeros(0, np.bool_)
     return marked

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from aya_data.core.errors import InputError
+from aya_data.core.errors import WrongSetting
 from aya_data.core.generation import PROMPTS, GeneratingBuilder, Step, voice_key
 from aya_data.core.identity import canonical, digest
 from aya_data.core.license import policy
@@ -30,6 +31,7 @@ Kind = Literal[
     "read", "prompts", "ask", "part", "whole", "make", "derive", "keys", "limit", "edit", "index", "measure",
     "judge", "compare", "sample", "shards", "release",
 ]  # fmt: skip
+Fault = tuple[tuple[str | int, ...], str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,7 @@ class PlannedFilter:
     code: str
     identity: Mapping[str, Any]
     inserted: bool = False
+    measure_pins: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -98,8 +101,8 @@ class Plan:
 def make_plan(spec: Spec, workspace: Workspace, *, part_bytes: int = PART_BYTES, limit: int | None = None) -> Plan:
     """Plan a build: make every plugin, pin every source, key every stage. Reads no rows.
 
-    ``limit`` takes a keyed subset of so many rows of every source. Raises what a plugin finds wrong with
-    its settings: missing files, unknown columns, an unreachable Hub.
+    ``limit`` takes a keyed subset of so many rows of every source. Raises what plugins find wrong with
+    their settings, of all of them at once: missing files and models, unknown columns; and an unreachable Hub.
     """
     environment = Environment(
         base=spec.folder.absolute(),
@@ -108,16 +111,20 @@ def make_plan(spec: Spec, workspace: Workspace, *, part_bytes: int = PART_BYTES,
         seed=spec.seed,
         languages=spec.languages,
         policy=policy(spec.policy),
+        tokenizer=spec.tokenizer,
     )
-    sources = _sources(spec, environment)
-    chain = _chain(spec, environment)
+    faults: list[Fault] = []
+    sources = _sources(spec, environment, faults)
+    chain = _chain(spec, environment, faults)
+    if faults:
+        raise WrongSetting(list(dict.fromkeys(faults)))
     for planned in chain:
         late = [name for name in planned.filter.sources if sources[name].wave]
         if isinstance(planned.filter, ReferenceFilter) and late:
-            raise InputError(
-                f"the filter {planned.name} compares with {late[0]!r}, which is made from rows that pass the filters",
-                "Compare with a source that reads files.",
-            )
+            what = f"the filter {planned.name} compares with {late[0]!r}, which is made from rows that pass the filters"
+            number = [use.name for use in spec.filters].index(planned.name)
+            path = ("filters", number, planned.name, "against")
+            raise WrongSetting([(path, what, "Compare with a source that reads files.")])
     stages = tuple(_stages(spec, sources, chain, part_bytes, limit))
     return Plan(spec, environment, sources, chain, stages, part_bytes, limit, stages[-1].key)
 
@@ -132,10 +139,25 @@ def engine_code(*modules: str) -> str:
     return code_key([f"aya_data.engine.{name}" for name in modules])
 
 
-def _sources(spec: Spec, environment: Environment) -> dict[str, PlannedSource]:
+@contextmanager
+def _collected(faults: list[Fault]) -> Iterator[None]:
+    """Collect what is wrong with settings, and go on."""
+    try:
+        yield
+    except WrongSetting as error:
+        faults += error.faults
+
+
+def _sources(spec: Spec, environment: Environment, faults: list[Fault]) -> dict[str, PlannedSource]:
+    """Make the builders and list their units; none are planned where ``faults`` are found."""
     builders: dict[str, Builder] = {}
+    units: dict[str, tuple[Unit, ...]] = {}
     for name, source in spec.sources.items():
-        builders[name] = spec.registry.builder(source.builder)(name, source.settings, environment)
+        with _collected(faults):
+            builder = builders[name] = spec.registry.builder(source.builder)(name, source.settings, environment)
+            units[name] = () if builder.parents else tuple(sorted(builder.units(), key=_unit_order))
+    if faults:
+        return {}
     waves: dict[str, int] = {}
 
     def wave_of(name: str) -> int:
@@ -147,7 +169,6 @@ def _sources(spec: Spec, environment: Environment) -> dict[str, PlannedSource]:
     for name, builder in sorted(builders.items()):
         source = spec.sources[name]
         wave = wave_of(name)
-        units = () if builder.parents else tuple(sorted(builder.units(), key=_unit_order))
         code = digest(code_key([type(builder).__module__], builder.libraries), engine_code("reading"), source.builder)
         identity = {
             "source": name,
@@ -156,7 +177,7 @@ def _sources(spec: Spec, environment: Environment) -> dict[str, PlannedSource]:
             "pins": builder.pins(),
             "seed": spec.seed,
         }
-        planned[name] = PlannedSource(name, source.use, source.builder, builder, wave, units, code, identity)
+        planned[name] = PlannedSource(name, source.use, source.builder, builder, wave, units[name], code, identity)
     return planned
 
 
@@ -164,7 +185,7 @@ def _unit_order(unit: Unit) -> tuple[str, str, tuple[int, int]]:
     return (unit.digest, unit.name, unit.slice or (0, 0))
 
 
-def _chain(spec: Spec, environment: Environment) -> tuple[PlannedFilter, ...]:
+def _chain(spec: Spec, environment: Environment, faults: list[Fault]) -> tuple[PlannedFilter, ...]:
     """The filters of the spec, after those that no spec can leave out: languages and licences."""
     uses: list[tuple[FilterUse, bool]] = [(use, False) for use in spec.filters]
     named = {use.name for use in spec.filters}
@@ -173,19 +194,22 @@ def _chain(spec: Spec, environment: Environment) -> tuple[PlannedFilter, ...]:
             uses.insert(0, (FilterUse(name, spec.registry.settings("filter", name)()), True))
     chain = []
     for use, inserted in uses:
-        made: Filter = spec.registry.filter(use.name)(use.settings, environment)
-        chain.append(_planned_filter(use.name, made, inserted))
+        path = () if inserted else ("filters", spec.filters.index(use), use.name)
+        with _collected(faults), WrongSetting.at(*path):
+            made: Filter = spec.registry.filter(use.name)(use.settings, environment)
+            chain.append(_planned_filter(use.name, made, inserted))
     if spec.tokenizer is not None:
         from aya_data.filters.tokens import Tokens
 
-        chain.append(_planned_filter("tokens", Tokens(spec.tokenizer, environment), True))
+        with _collected(faults), WrongSetting.at("tokenizer"):
+            chain.append(_planned_filter("tokens", Tokens(spec.tokenizer, environment), True))
     return tuple(chain)
 
 
 def _planned_filter(name: str, made: Filter, inserted: bool) -> PlannedFilter:
     code = code_key([type(made).__module__], made.libraries)
     identity = {"filter": name, "settings": _dump(made.settings), "pins": made.pins()}
-    return PlannedFilter(name, made, code, identity, inserted)
+    return PlannedFilter(name, made, code, identity, inserted, made.measure_pins() if made.measure_columns else {})
 
 
 def _stages(
@@ -291,7 +315,7 @@ def _filter_stages(
     for index, planned in enumerate(chain):
         made = planned.filter
         if made.measure_columns:
-            key = digest("measure", planned.code, canonical(made.measure_pins()), before, indices.get(index, ""))
+            key = digest("measure", planned.code, canonical(planned.measure_pins), before, indices.get(index, ""))
             yield Stage(_waved(f"measure:{planned.name}", wave), "measure", key, wave, filters=(index,))
     key = before
     segment: list[int] = []

@@ -1,22 +1,27 @@
 """Executors: where tasks run. The local one is a pool of processes; small work runs in this process.
 
 Workers start by forkserver: a fork of a process whose DuckDB, Polars or Arrow threads are running
-can deadlock. Each worker holds every library to one thread, so that ``--workers`` is the whole truth.
+can deadlock. Each worker holds every library to one thread. The building process works in one more where it has work
+of its own (an exchange) while memory allows workers to go on.
 """
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from importlib import import_module
+from multiprocessing import forkserver
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol
 
 from aya_data.core.errors import TaskFailed
-from aya_data.core.store import Record
+from aya_data.core.store import Record, Store
 from aya_data.engine.task import Task, perform
 
 __all__ = ["Executor", "LocalExecutor"]
@@ -33,25 +38,38 @@ ONE_THREAD = (
 INLINE_BYTES = 4 << 20
 """Below this much input a pool costs more (0.6 s to start) than it saves."""
 
-Done = Callable[[int, Record, bool], None]
+Done = Callable[[int, Record, float | None], None]
+"""Told of each task as it ends: its number, its result, and the seconds it took; ``None`` where it was there already.
+Seconds of tasks that run side by side are divided by how many do; a task that is there twice took none the second
+time."""
 
 
 class Executor(Protocol):
     """Runs tasks that do not depend on each other."""
 
     def run(self, tasks: Sequence[Task], done: Done) -> list[Record]:
-        """Run all; call ``done(index, record, cached)`` as each ends; return records in the order of tasks."""
+        """Run all; call ``done(index, record, seconds)`` as each ends; return records in the order of tasks."""
+        ...
+
+    def announce(self, tasks: Sequence[Task]) -> None:
+        """Tell of tasks that :meth:`run` will be given later: those with nothing else to do may begin with them."""
         ...
 
 
 class LocalExecutor:
-    """Runs tasks on this machine, in at most ``workers`` processes."""
+    """Runs tasks on this machine, in at most ``workers`` processes.
 
-    def __init__(self, root: Path, workers: int, inline_bytes: int = INLINE_BYTES) -> None:
+    ``overlap`` says whether memory allows workers to go on with announced tasks while this process has work of its own.
+    """
+
+    def __init__(self, root: Path, workers: int, inline_bytes: int = INLINE_BYTES, *, overlap: bool = False) -> None:
         self.root = root
         self.workers = max(1, workers)
         self.inline_bytes = inline_bytes
+        self.overlap = overlap
+        self._store = Store(root)
         self._pool: ProcessPoolExecutor | None = None
+        self._flying: dict[str, Future[tuple[Record, float]]] = {}
 
     def __enter__(self) -> LocalExecutor:
         return self
@@ -69,67 +87,71 @@ class LocalExecutor:
                 process.kill()
             self._pool.shutdown(wait=True, cancel_futures=True)
             self._pool = None
+        self._flying.clear()
 
     def run(self, tasks: Sequence[Task], done: Done) -> list[Record]:
         """Run ``tasks``: cached ones are answered at once, few small ones run here, others in the pool."""
-        from aya_data.core.store import Store
-
-        store = Store(self.root)
         records: list[Record | None] = [None] * len(tasks)
-        missing: list[int] = []
         # Tasks with one key are one task: in two processes they would write the same file.
         same: dict[str, list[int]] = {}
         for index, task in enumerate(tasks):
-            record = store.get(task.key)
+            record = None if task.key in self._flying else self._store.get(task.key)
             if record is None:
-                if task.key not in same:
-                    missing.append(index)
                 same.setdefault(task.key, []).append(index)
             else:
                 records[index] = record
-                done(index, record, True)
-        work = sum(tasks[index].size for index in missing)
-        if self.workers == 1 or len(missing) < 2 or work < self.inline_bytes:
-            finished: Iterator[tuple[int, Record]] = ((index, perform(self.root, tasks[index])) for index in missing)
-        else:
-            finished = self._pooled(tasks, missing)
-        for first, record in finished:
-            for index in same[tasks[first].key]:
-                records[index] = record
-                done(index, record, False)
-        return [record for record in records if record is not None]
+                done(index, record, None)
 
-    def _pooled(self, tasks: Sequence[Task], missing: list[int]) -> Iterator[tuple[int, Record]]:
-        """Largest first, a few per worker in flight; the first error stops the rest."""
-        order = sorted(missing, key=lambda index: (-tasks[index].size, index))
-        waiting = iter(order)
-        flying: dict[Future[Record], int] = {}
-        pool = self._started()
+        def ended(key: str, record: Record, seconds: float) -> None:
+            for turn, index in enumerate(same[key]):
+                records[index] = record
+                done(index, record, 0.0 if turn else seconds)
+
+        missing = [tasks[indices[0]] for key, indices in same.items() if key not in self._flying]
+        here = not self._worth_a_pool(missing)
         try:
-            for index in waiting:
-                flying[pool.submit(perform, self.root, tasks[index])] = index
-                if len(flying) < self.workers * 2:
-                    continue
-                yield from self._landed(flying)
-            while flying:
-                yield from self._landed(flying)
+            self._submit(() if here else missing)
+            beside = max(1, min(self.workers, len(self._flying)))
+            for task in missing if here else ():
+                ended(task.key, *_timed(self.root, task))
+            flying = {self._flying[key]: key for key in same if key in self._flying}
+            for future in as_completed(flying):
+                key = flying[future]
+                del self._flying[key]
+                record, seconds = future.result()
+                ended(key, record, seconds / beside)
         except BrokenProcessPool as error:
             self._pool = None
-            names = ", ".join(sorted({tasks[i].label for i in flying.values()})[:3])
-            stage = tasks[next(iter(flying.values()), order[0])].stage
+            self._flying.clear()
+            unfinished = [tasks[indices[0]] for key, indices in same.items() if records[indices[0]] is None]
+            names = ", ".join(sorted({task.label for task in unfinished})[:3])
             raise TaskFailed(
-                stage, names, "a worker process was killed, most often for want of memory; try fewer --workers"
+                unfinished[0].stage,
+                names,
+                "a worker process was killed, most often for want of memory; try fewer --workers",
             ) from error
-        finally:
-            for future in flying:
-                future.cancel()
+        except BaseException:
+            over = {key for key, future in self._flying.items() if future.cancel() or future.done()}
+            self._flying = {key: future for key, future in self._flying.items() if key not in over}
+            raise
+        return [record for record in records if record is not None]
 
-    @staticmethod
-    def _landed(flying: dict[Future[Record], int]) -> Iterator[tuple[int, Record]]:
-        finished, _ = wait(flying, return_when=FIRST_COMPLETED)
-        for future in finished:
-            record = future.result()
-            yield flying.pop(future), record
+    def announce(self, tasks: Sequence[Task]) -> None:
+        """Let workers begin with ``tasks`` once they have done what was asked for before."""
+        if self.overlap and (self._pool is not None or self._worth_a_pool(tasks)):
+            new = {task.key: task for task in tasks if task.key not in self._flying}
+            with contextlib.suppress(BrokenProcessPool):  # told where they are asked for
+                self._submit([task for key, task in new.items() if self._store.get(key) is None])
+
+    def _worth_a_pool(self, tasks: Sequence[Task]) -> bool:
+        return self.workers > 1 and len(tasks) > 1 and sum(task.size for task in tasks) >= self.inline_bytes
+
+    def _submit(self, tasks: Sequence[Task]) -> None:
+        """Give tasks to the pool, the largest first; it takes them in the order in which they come."""
+        pool = self._started() if tasks else None
+        for task in sorted(tasks, key=lambda task: -task.size):
+            assert pool is not None
+            self._flying[task.key] = pool.submit(_timed, self.root, task)
 
     def _started(self) -> ProcessPoolExecutor:
         if self._pool is None:
@@ -139,15 +161,22 @@ class LocalExecutor:
             os.environ.update(dict.fromkeys(ONE_THREAD, "1"))
             os.environ["TOKENIZERS_PARALLELISM"] = "false"
             try:
-                self._pool = ProcessPoolExecutor(self.workers, context, initializer=_begin)
-                self._pool.submit(os.getpid).result()
+                forkserver.ensure_running()  # workers have the environment of this moment
             finally:
                 for name, value in before.items():
                     if value is None:
                         os.environ.pop(name, None)
                     else:
                         os.environ[name] = value
+            # Exchanges need the same here, later, when nobody works beside them.
+            import_module("aya_data.engine.worker")
+            self._pool = ProcessPoolExecutor(self.workers, context, initializer=_begin)
         return self._pool
+
+
+def _timed(root: Path, task: Task) -> tuple[Record, float]:
+    began = time.perf_counter()
+    return perform(root, task), time.perf_counter() - began
 
 
 def _begin() -> None:

@@ -26,7 +26,7 @@ MAX_CHARS = 1_000_000
 SMALL = 32
 BUNDLE = 24
 OBJECTS = 250_000
-"""How many more objects than before there may be until the garbage collector looks for cycles: ten batches of rows."""
+"""How many more objects than before there may be until the garbage collector looks for cycles: some batches of rows."""
 
 
 def bundles(units: Sequence[Unit], part_bytes: int) -> list[list[Unit]]:

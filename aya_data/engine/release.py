@@ -51,6 +51,10 @@ LEDGER_ROWS = 2_000_000
 STREAM_BLOCK = 65_536
 """Rows of ledger and edges that are digested together; a part of the definition of a version."""
 
+VOICE = ("identity", "pinned", "answers", "asked", "absent")
+"""What the manifest says of a voice: ``answers`` are different requests, ``asked`` those of all rows, of which it had
+none for ``absent``."""
+
 LIBRARIES = (
     "pyarrow", "duckdb", "numpy", "pydantic", "jinja2", "fasttext-numpy2-wheel", "sentencepiece", "tokenizers",
 )  # fmt: skip
@@ -153,7 +157,7 @@ def write_release(
     if generations:
         manifest["generation"] = {name: made.report for name, made in sorted(generations.items())}
         manifest["voices"] = [
-            {"source": name, "step": step, **{key: voice[key] for key in ("identity", "pinned", "answers", "asked")}}
+            {"source": name, "step": step, **{key: voice[key] for key in VOICE}}
             for name, made in sorted(generations.items())
             for step, voice in sorted(made.voices.items())
         ]

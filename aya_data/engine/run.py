@@ -75,12 +75,13 @@ def run(
         total = len(state.plan.stages)
         state.events("build", name=state.plan.spec.name, profile=state.plan.spec.profile, stages=total)
         for index, stage in enumerate(state.plan.stages):
-            state.stage, state.cached, state.seconds = stage, True, None
+            state.stage, state.cached, state.seconds, state.worked, state.waited = stage, True, None, 0.0, 0.0
             began = time.perf_counter()
             state.events("stage", name=stage.name, index=index, of=total)
             counts = STAGES[stage.kind](state, stage)
             state.used.setdefault(stage.key, [])
-            took = time.perf_counter() - began if state.seconds is None else state.seconds
+            # What workers did for a later stage meanwhile counts there.
+            took = time.perf_counter() - began - state.waited + state.worked if state.seconds is None else state.seconds
             seconds = round(took, 4)
             names = stage.reports or (stage.name,)
             for name in names:

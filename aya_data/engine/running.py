@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -86,8 +87,11 @@ class Running:
         memory: int,
         threads: int,
         warming: Warming,
+        looks_only: bool = False,
     ) -> None:
+        """``looks_only`` is for who asks nobody: journals stay as they are, what is damaged in them too."""
         self.warming = warming
+        self.looks_only = looks_only
         self.plan, self.workspace, self.executor, self.events = plan, workspace, executor, events
         self.documents = documents
         self.store = workspace.store
@@ -109,30 +113,42 @@ class Running:
         self.stage: Stage = plan.stages[0]
         self.cached = True
         self.seconds: float | None = None
+        self.worked = self.waited = 0.0
         self.ahead: dict[str, tuple[list[Record], bool, float]] = {}
 
-    def tasks(self, tasks: Sequence[Task], fresh: set[str] | None = None) -> list[Record]:
-        """Run tasks of the current stage and note what they used; ``fresh`` gets the keys that were not cached."""
+    def tasks(
+        self,
+        tasks: Sequence[Task],
+        fresh: dict[str, float] | None = None,
+        then: Callable[[Record], None] | None = None,
+    ) -> list[Record]:
+        """Run tasks of the current stage and note what they used. ``then`` is told each result as it is made;
+        ``fresh`` gets the seconds of each that was not cached, by key."""
         size = sum(task.size for task in tasks)
         self.events("tasks", name=self.stage.name, tasks=len(tasks), bytes=size)
 
-        def done(index: int, record: Record, cached: bool) -> None:
-            if not cached:
+        def done(index: int, record: Record, seconds: float | None) -> None:
+            if seconds is not None:
                 self.cached = False
+                self.worked += seconds
                 if fresh is not None:
-                    fresh.add(tasks[index].key)
+                    fresh[tasks[index].key] = fresh.get(tasks[index].key, 0.0) + seconds
+            if then is not None:
+                then(record)
             rows = sum(counted.get("rows_in", 0) for counted in record.counts.values())
             self.events(
                 "task",
                 name=self.stage.name,
                 label=tasks[index].label,
-                cached=cached,
+                cached=seconds is None,
                 rows=rows,
                 bytes=tasks[index].size,
             )
 
         self._warm(tasks)
+        began = time.perf_counter()
         records = self.executor.run(tasks, done)
+        self.waited += time.perf_counter() - began
         self.used.setdefault(self.stage.key, []).extend(task.key for task in tasks)
         return records
 

@@ -19,9 +19,9 @@ from aya_data.core.ledger import LEDGER, entries, tally
 from aya_data.core.mix_settings import MixSettings
 from aya_data.core.row import PART
 from aya_data.core.store import Output, Part, Store
-from aya_data.engine.achieved import KEYS, VALUES, compared, nothing_taken, of_each_value
+from aya_data.engine.achieved import KEYS, VALUES, compared, floors_without_rows, nothing_taken, of_each_value
 from aya_data.engine.columns import coded, fixed, named
-from aya_data.engine.mix_request import check_tasks, problem
+from aya_data.engine.mix_request import absent_names, check_tasks, problem
 from aya_data.engine.mixture import mix
 from aya_data.engine.split import validation_rows
 
@@ -97,6 +97,9 @@ def sample(
         found += of_each_value(kind_name, members, asked, chosen, settings)
         taken_row.append(mine[chosen.row])
         taken_epoch.append(chosen.epoch)
+    if len(kinds):
+        found += floors_without_rows(kinds[0], eligible, settings)
+    missed = absent_names(eligible, settings) if len(kinds) else []
     if len(places) and not sum(len(taken) for taken in taken_row):
         raise nothing_taken(eligible, settings)
     row = np.concatenate(taken_row) if taken_row else np.zeros(0, np.int64)
@@ -111,7 +114,10 @@ def sample(
     facts = {
         "shards": shards,
         "epochs": _epochs(names, source[row], row),
-        "statistics": {"mixture": {"keys": list(KEYS), "values": list(VALUES), "rows": sorted(found)}},
+        "statistics": {
+            "mixture": {"keys": list(KEYS), "values": list(VALUES), "rows": sorted(found)},
+            **({"absent": {"keys": ["place", "axis", "name"], "values": ["names"], "rows": missed}} if missed else {}),
+        },
     }
     return {stage: tally(**counts)}, facts
 

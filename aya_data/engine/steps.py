@@ -6,14 +6,15 @@ Every task makes one table of one part of the prompts (or of all). Asking itself
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from aya_data.core.generation import PROMPTS, GeneratingBuilder, answers_schema
+from aya_data.core.generation import ABSENT, FAILED, PROMPTS, Asked, GeneratingBuilder, answers_schema
 from aya_data.core.journal import Index, Journal
 from aya_data.core.store import Output, Part, Store
 from aya_data.engine.keying import Keys
@@ -68,7 +69,13 @@ def enumerate_requests(
     store: Store, output: Output, *, builder: GeneratingBuilder, step: str, tables: Tables
 ) -> Outcome:
     """Write the keys of what a step asks for one part."""
-    asked = list(builder.requests(step, read_tables(store, tables)))
+    output.write("requests", listed(builder.requests(step, read_tables(store, tables))))
+    return {}, {}
+
+
+def listed(requests: Iterable[Asked]) -> pa.Table:
+    """Return requests as :data:`REQUESTS`."""
+    asked = list(requests)
     columns = [
         [one.row for one in asked],
         [one.tag for one in asked],
@@ -77,29 +84,33 @@ def enumerate_requests(
         [sum(len(text) for _, text in one.request.messages) for one in asked],
     ]
     arrays = [pa.array(column, field.type) for column, field in zip(columns, REQUESTS, strict=True)]
-    output.write("requests", pa.Table.from_arrays(arrays, schema=REQUESTS))
-    return {}, {}
+    return pa.Table.from_arrays(arrays, schema=REQUESTS)
 
 
-def collect(store: Store, output: Output, *, requests: Part, journal: Path, voice: str) -> Outcome:
-    """Write the answers to the requests of one part, from the journal. Facts: how many failed, and tokens."""
+def collect(store: Store, output: Output, *, requests: Part, journal: Journal) -> Outcome:
+    """Write the answers to the requests of one part, from the journal. Facts: how many there are, failed or absent."""
     asked = store.read(requests, ["row", "tag", "key"]).sort_by([("row", "ascending"), ("tag", "ascending")])
-    found = _index(journal, voice).take(asked["key"].to_pylist())
-    columns = {name: asked[name] if name in asked.column_names else found[name] for name in answers_schema().names}
-    table = pa.table(columns).cast(answers_schema())
+    table = answered(asked, _index(journal).take(asked["key"]))
     output.write("table", table)
-    failed = sum(finish == "failed" for finish in table["finish"].to_pylist())
-    return {}, {"answers": table.num_rows, "failed": failed}
+    ended = Counter(table["finish"].to_pylist())
+    return {}, {"answers": table.num_rows, "failed": ended[FAILED], "absent": ended[ABSENT]}
 
 
-_INDICES: dict[tuple[Path, str], Index] = {}
+def answered(requests: pa.Table, answers: pa.Table) -> pa.Table:
+    """The table of an ``ask`` step from its requests and their answers, row by row."""
+    columns = {name: (requests if name in ("row", "tag", "key") else answers)[name] for name in answers_schema().names}
+    return pa.table(columns).cast(answers_schema())
+
+
+_INDICES: dict[tuple[Path, bool], Index] = {}
 """The index of the journal that this process read last: a part finds there what the part before it found."""
 
 
-def _index(journal: Path, voice: str) -> Index:
-    known = _INDICES.get((journal, voice))
+def _index(journal: Journal) -> Index:
+    key = (journal.folder, journal.read_only)
+    known = _INDICES.get(key)
     _INDICES.clear()
-    found = _INDICES[journal, voice] = Journal(journal, voice).load(known)
+    found = _INDICES[key] = journal.load(known)
     return found
 
 

@@ -105,6 +105,10 @@ class Warming:
         if code in self._done:
             self._done[code].wait(ENOUGH)
 
+    def warm(self, code: str) -> bool:
+        """Whether the kernels of the filter with this code key are compiled, or are not going to be."""
+        return self._done[code].is_set() if code in self._done else code not in self._cold
+
     def _compile(self) -> None:
         """Send one filter after the other to a process; take a new one after one that failed."""
         process = None

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from importlib import import_module
+
+import numba
 
 __all__ = ["LOADED"]
 
@@ -12,7 +15,13 @@ LOADED = (
     "aya_data.engine.judging",
     "aya_data.engine.reading",
     "aya_data.engine.sharding",
+    "aya_data.text.kernel",
 )
 
+with suppress(ImportError):
+    import_module("pandas")  # which pyarrow imports, where it is there, to convert the first array
 for name in LOADED:
     import_module(name)
+
+# The first kernel of a process, cached or not, sets numba up: 0.3 s, here once for all workers.
+numba.njit("int64(int64)")(lambda value: value)

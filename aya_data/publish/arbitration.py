@@ -9,6 +9,7 @@ where there is one, as ``comparison`` and ``bias`` of :mod:`aya_data.builders.ar
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
@@ -27,7 +28,9 @@ REASONS: Final[Mapping[str, str]] = {
     "translate": "the teacher whose answers are translations",
     "only_one": "the only answer with a score",
     "penalised": "dropped: every answer has a penalty",
-    "none": "dropped: no answer, or none with a score",
+    "none": "dropped: no answer",
+    "no_score": "dropped: no answer with a score",
+    "no_teacher": "dropped: no teacher is asked for its language",
 }
 OUTCOMES: Final[Mapping[str, str]] = {
     "kept": "a pair of the release",
@@ -43,7 +46,7 @@ OUTCOMES: Final[Mapping[str, str]] = {
 }
 STRATEGIES: Final[Mapping[str, str]] = {
     "reward": "reward: best of all",
-    "best_single": "best single teacher",
+    "best_single": "chosen on the other half",
     "fixed": "fixed: best for the language",
     "learned": "learned: picked by a router",
     "random": "random teacher",
@@ -54,10 +57,10 @@ WORDS: Final[Mapping[str, str]] = {
     "found": "found",
     "possible": "possible",
     "none": "none",
-    "too_few": "too few prompts",
 }
 SECTIONS: Final = ("length", "position", "own_family")
 ALL: Final = "all"
+COUNTED: Final = ("asked_for", "prompts", "completions")
 MOST, BEST = 30, 3
 """Teachers that are shown over all varieties, and of each."""
 
@@ -73,17 +76,24 @@ def arbitration(manifest: Mapping[str, Any]) -> str:
     )
     lines = ["# Arbitration", "", about, ""]
     for name in sorted(sources):
-        lines += [f"## Source {_code(name)}", "", *_source(sources[name])]
+        asked: Counter[str] = Counter()
+        for voice in manifest.get("voices") or ():
+            if voice["source"] == name:
+                asked[voice["step"].partition("/")[2].partition("@")[0]] += voice["asked"]
+        lines += [f"## Source {_code(name)}", "", *_source(sources[name], asked)]
     return "\n".join(lines).rstrip("\n") + "\n"
 
 
-def _source(report: Report) -> list[str]:
+def _source(report: Report, asked: Mapping[str, int]) -> list[str]:
     bias = report["bias"]
     given = report["comparison"]
     comparisons: Sequence[Report] = [given] if isinstance(given, Mapping) else given
-    lines = ["### Look at this first", "", *(f"- {line}" for line in _first(report, comparisons)), ""]
+    lines = ["### Look at this first", "", *(f"- {line}" for line in _first(report, comparisons, asked)), ""]
     lines += _counts("### What became of the prompts", ("Taken by", "Meaning", "Prompts"), report["decisions"], REASONS)
-    lines += _counts("### What became of the pairs", ("Outcome", "Meaning", "Pairs"), report.get("pairs"), OUTCOMES)
+    unit = report.get("length_unit", "characters")
+    outcomes = {**OUTCOMES, "length": f"{OUTCOMES['length']}, in {unit}"}
+    lines += _counts("### What became of the pairs", ("Outcome", "Meaning", "Pairs"), report.get("pairs"), outcomes)
+    lines += _teachers(report.get("teachers") or ())
     lines += _wins(bias["wins"])
     for comparison in comparisons:
         lines += _strategies(comparison)
@@ -93,25 +103,31 @@ def _source(report: Report) -> list[str]:
     return lines + _own_family(bias["own_family"])
 
 
-def _first(report: Report, comparisons: Sequence[Report]) -> list[str]:
+def _first(report: Report, comparisons: Sequence[Report], asked: Mapping[str, int]) -> list[str]:
     """What somebody with a minute should know."""
     bias = report["bias"]
-    lines = [f"{bias['prompts']:,} prompts with {bias['completions']:,} answers were scored."]
+    prompts, answers = bias["prompts"], bias["completions"]
+    scored = bias.get("scored", answers)
+    lines = [f"{prompts:,} prompts with {answers:,} answers were scored."]
+    if scored < answers:
+        lines = [f"{prompts:,} prompts have {answers:,} answers, of which {scored:,} have a score."]
+    for teacher, rows in _by_teacher(report.get("teachers") or ()).items():
+        if asked.get(teacher) and not sum(row["completions"] for row in rows):
+            lines.append(f"The teacher {_code(teacher)} has no answer to any prompt that it was asked.")
     for comparison in comparisons:
-        rows = {row["strategy"]: row for row in comparison["strategies"]}
-        gain = rows.get("reward", {}).get("gain", {})
+        strategies = {row["strategy"]: row for row in comparison["strategies"]}
+        gain = strategies.get("reward", {}).get("gain", {})
         if gain.get("low") is not None:
-            beats = "beats" if gain["low"] > 0 else "loses to" if gain["high"] < 0 else "does not clearly beat"
             own = "" if comparison["independent"] else " That score had a part in the choice, which flatters it."
             lines.append(
-                f"Taking the best of all answers {beats} the best single teacher by {_interval(gain)} at "
-                f"{_number(rows['reward']['paid'])} answers paid for each prompt, measured by "
-                f"{_code(comparison['measured'])}.{own}"
+                f"Taking the best of all answers {_beats(gain)} the teacher chosen on the other half of the prompts by "
+                f"{_interval(gain)} at {_number(strategies['reward']['paid'])} answers paid for each prompt, measured "
+                f"by {_code(comparison['measured'])}.{own}{_beside(comparison.get('best'), gain)}"
             )
         if comparison["few"]:
-            lines.append(
-                f"Only {comparison['prompts']:,} prompts have answers of all teachers: strategies hardly compare."
-            )
+            number = comparison["prompts"]
+            have = f"Only {number:,} prompts have" if number else "No prompt has"
+            lines.append(f"{have} scored answers of all teachers: strategies hardly compare.")
     for row in _found(bias["length"]):
         sign = "longer" if row["within"]["estimate"] > 0 else "shorter"
         lines.append(
@@ -141,9 +157,35 @@ def _first(report: Report, comparisons: Sequence[Report]) -> list[str]:
                 f"Of the judge {_code(arbiter)} {counts.get('parse_failures', 0):,} verdicts could not be read and "
                 f"{counts.get('unanswered', 0):,} never came: they count for nothing."
             )
-    if not any(row["finding"] in ("found", "possible") for part in SECTIONS for row in bias[part]):
+    findings = {row["finding"] for part in SECTIONS for row in bias[part]}
+    if findings == {"too_few"}:
+        lines.append("There are too few prompts to tell what the arbiter is inclined to.")
+    elif not findings & {"found", "possible"}:
         lines.append("No inclination of the arbiter to length, position or its own family was found.")
     return lines
+
+
+def _beats(gain: Report) -> str:
+    return "beats" if gain["low"] > 0 else "loses to" if gain["high"] < 0 else "does not clearly beat"
+
+
+def _beside(best: Report | None, gain: Report) -> str:
+    """What the best answers gain over the best teacher, as one knows it afterwards."""
+    if best is None or best["gain"].get("low") is None:
+        return ""
+    if best["gain"] == gain:
+        return f" The one chosen is the best single teacher, {_code(best['teacher'])}: {_interval(best['mean'])}."
+    return (
+        f" The best single teacher, {_code(best['teacher'])}, has {_interval(best['mean'])} and is known "
+        f"only afterwards: the best of all answers {_beats(best['gain'])} it by {_interval(best['gain'])}."
+    )
+
+
+def _by_teacher(rows: Iterable[Report]) -> dict[str, list[Report]]:
+    found: dict[str, list[Report]] = {}
+    for row in rows:
+        found.setdefault(row["teacher"], []).append(row)
+    return found
 
 
 def _found(rows: Sequence[Report]) -> list[Report]:
@@ -151,6 +193,11 @@ def _found(rows: Sequence[Report]) -> list[Report]:
     found = [row for row in rows if row["finding"] == "found"]
     whole = {row["arbiter"] for row in found if row.get("language") is None}
     return [row for row in found if row["arbiter"] not in whole or row.get("language") is None]
+
+
+def _told(rows: Sequence[Report]) -> list[Report]:
+    """Leave out what rests on too few prompts: an interval beside it would say that it were something."""
+    return [row for row in rows if row["finding"] != "too_few"]
 
 
 def _counts(title: str, head: Sequence[str], counts: Mapping[str, int] | None, words: Mapping[str, str]) -> list[str]:
@@ -162,6 +209,19 @@ def _counts(title: str, head: Sequence[str], counts: Mapping[str, int] | None, w
 
 def _by_size(counts: Mapping[str, int]) -> list[tuple[str, int]]:
     return sorted(counts.items(), key=lambda one: (-one[1], one[0]))
+
+
+def _teachers(rows: Sequence[Report]) -> list[str]:
+    """What each teacher answered, and where it has nothing at all."""
+    shown = []
+    for teacher, listed in _by_teacher(rows).items():
+        prompts, answered, answers = (sum(row[name] for row in listed) for name in COUNTED)
+        without = [_variety(row) for row in listed if not row["completions"]] if answers else []
+        more = f" and {len(without) - BEST} more" if len(without) > BEST else ""
+        none = ", ".join(without[:BEST]) + more
+        shown.append((_code(teacher), none, f"{answered:,} of {prompts:,}", f"{answers:,}"))
+    head = ("Teacher", "Without any in", "Prompts answered", "Answers")
+    return ["### Who answered", "", *_table(head, shown, 2)] if shown else []
 
 
 def _wins(rows: Sequence[Report]) -> list[str]:
@@ -206,7 +266,8 @@ def _strategies(comparison: Report) -> list[str]:
     left = len(singles) - len(best)
     about = (
         f"{comparison['prompts']:,} prompts that all teachers answered; {comparison['left_out']:,} are left out. "
-        "What a strategy learns, it learns on the other half of them. Gain is over the best single teacher."
+        "What a strategy learns, it learns on the other half of them. Gain is over the teacher "
+        "that the scores of the other half choose."
     )
     return [
         f"### Strategies on the same prompts, measured by {_code(comparison['measured'])}",
@@ -242,6 +303,8 @@ def _router(report: Report | None) -> list[str]:
 
 def _length(rows: Sequence[Report], without: Sequence[Report]) -> list[str]:
     lines: list[str] = []
+    few = sum(row["finding"] == "too_few" for row in rows)
+    rows = _told(rows)
     if rows:
         shown = [
             (
@@ -253,12 +316,13 @@ def _length(rows: Sequence[Report], without: Sequence[Report]) -> list[str]:
         lines += [
             "### Score and length",
             "",
-            "Spearman's correlation of score and length: inside each prompt, and over all answers.",
+            "Spearman's correlation of score and length: inside each prompt, and over all answers."
+            + (" Varieties with too few prompts are left out." if few else ""),
             "",
             *_table(("Arbiter", "Variety", "Prompts", "Inside prompts", "Over all", "Finding"), shown, 2),
         ]
     changed: list[tuple[str, ...]] = []
-    for row in without:
+    for row in [row for row in without if row["prompts"]]:
         changes = [(name, one["with"], one["without"]) for name, one in row["wins"].items()]
         changes.sort(key=lambda one: (-abs(one[2] - one[1]), one[0]))
         most = ", ".join(f"{_code(name)} {_percent(a)} to {_percent(b)}" for name, a, b in changes[:BEST])
@@ -277,6 +341,7 @@ def _length(rows: Sequence[Report], without: Sequence[Report]) -> list[str]:
 
 
 def _position(rows: Sequence[Report]) -> list[str]:
+    rows = _told(rows)
     if not rows:
         return []
     shown = [
@@ -291,6 +356,7 @@ def _position(rows: Sequence[Report]) -> list[str]:
 
 
 def _own_family(rows: Sequence[Report]) -> list[str]:
+    rows = _told(rows)
     if not rows:
         return []
     shown = [

@@ -18,6 +18,7 @@ import numba
 import numpy as np
 from llvmlite import ir  # type: ignore[import-untyped]
 from numba import extending, types
+from numba.core import cgutils
 
 __all__ = [
     "ALL_ROWS",
@@ -58,6 +59,9 @@ VECTOR = 16
 """Columns that are added at once. The compiler splits them as the processor needs."""
 HELD = 4096
 """Rows that are gathered before they are added up."""
+AHEAD = 32
+"""Words that are found and asked for in memory before the first of them is looked up."""
+LESS, MARKS, ONES, HIGH = (np.uint64(0x0101010101010101 * byte) for byte in (33, 60, 1, 128))
 
 
 # Without reference counts (see above), and without the entry points from Python and C of what only compiled code calls,
@@ -225,6 +229,33 @@ def _bytes(data, place, size):
     return found
 
 
+@intrinsic
+def _first(context, mask):
+    """Return the place of the lowest byte that has a bit set; ``mask`` is not zero."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.lshr(builder.cttz(arguments[0], ir.IntType(1)(1)), ir.IntType(64)(3))
+
+    return types.int64(types.uint64), generate
+
+
+@intrinsic
+def _ask(context, data, place):
+    """Have a processor fetch what lies at ``place``, without waiting for it."""
+
+    def generate(context, builder, signature, arguments):
+        data, place = arguments
+        start = context.make_array(signature.args[0])(context, builder, data).data
+        at = builder.bitcast(builder.gep(start, [place]), ir.IntType(8).as_pointer())
+        number = ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [at.type, number, number, number])
+        fetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+        builder.call(fetch, [at, number(0), number(3), number(1)])
+        return context.get_dummy_value()
+
+    return types.void(data, types.int64), generate
+
+
 @inner
 def _is_mark(data, place, end):
     """Tell whether ``</s>`` begins here, where a ``<`` stands."""
@@ -346,16 +377,35 @@ def _word(
 
 
 @inner
-def _hidden(
-    data, begin, end, shape, rows, bits, before, slots, hashes, entries, starts,
-    keys, places, arena, letters, characters, ids, word_hashes, hidden,
-):  # fmt: skip
-    """Leave the mean of a text's rows in ``hidden``; return whether it has any."""
-    for j in range(len(hidden)):
-        hidden[j] = 0.0
-    held, total, seen = np.int64(0), np.int64(0), np.int64(0)
-    place = begin
+def _end_of_word(data, place, end):
+    """Return where the word ends that goes on at ``place``."""
     while place < end:
+        if place + 8 <= len(data):
+            # Which of eight bytes are below 33 or '<': the lowest one that is marked is right, others need not be.
+            some = _eight(data, place)
+            marks = some ^ MARKS
+            found = ((some - LESS) & ~some | (marks - ONES) & ~marks) & HIGH
+            if found == ZERO:
+                place += 8
+                continue
+            place += _first(found)
+            if place >= end:
+                break
+        byte = data[np.uint64(place)]
+        if _is_gap(byte) or (byte == 60 and _is_mark(data, place, end)):
+            return place
+        place += 1
+    return end
+
+
+@inner
+def _look_ahead(data, place, end, keys, places, arena, found_words):
+    """Find the next words; return where the last of them ends, and how many there are.
+
+    Of each: where it begins, its bytes, the slot where its rows may be remembered, and its first 32 bytes.
+    """
+    ahead = np.int64(0)
+    while place < end and ahead < AHEAD:
         byte = data[np.uint64(place)]
         if _is_gap(byte):
             place += 1
@@ -364,23 +414,12 @@ def _hidden(
             place += 4
             continue
         first = place
-        while place < end:
-            byte = data[np.uint64(place)]
-            if byte <= 32 and _is_gap(byte):
-                break
-            if byte == 60 and _is_mark(data, place, end):
-                break
-            place += 1
+        place = _end_of_word(data, first, end)
         size = place - first
-        if held >= HELD:
-            _add(ids, held, rows, hidden)
-            total += held
-            held = np.int64(0)
-        slot, at = np.int64(0), np.int64(-1)
-        w0, w1, w2, w3 = ZERO, ZERO, ZERO, ZERO
+        found_words[ahead, 0], found_words[ahead, 1] = first, size
         if size <= SHORT:
+            w0, w1, w2, w3 = _bytes(data, first, size), ZERO, ZERO, ZERO
             # Words hold no zero bytes, so that zeros may fill the rest.
-            w0 = _bytes(data, first, size)
             if size > 8:
                 w1 = _bytes(data, first + 8, size - 8)
                 if size > 16:
@@ -389,8 +428,50 @@ def _hidden(
                         w3 = _bytes(data, first + 24, size - 24)
             mixed = (w0 * MIX_0) ^ ((w1 + MIX_3) * MIX_1) ^ (w2 * MIX_2) ^ (w3 * MIX_3)
             slot = np.int64((mixed ^ (mixed >> np.uint64(31))) >> np.uint64(20)) & (SLOTS - 1)
-            if keys[slot, 0] == w0 and keys[slot, 1] == w1 and keys[slot, 2] == w2 and keys[slot, 3] == w3:
-                at = np.int64(places[slot])
+            _ask(keys, 4 * slot)
+            _ask(arena, max(np.int64(places[slot]), 0))
+            found_words[ahead, 2] = slot
+            found_words[ahead, 3], found_words[ahead, 4] = np.int64(w0), np.int64(w1)
+            found_words[ahead, 5], found_words[ahead, 6] = np.int64(w2), np.int64(w3)
+        ahead += 1
+    return place, ahead
+
+
+@inner
+def _hidden(
+    data, begin, end, shape, rows, bits, before, slots, hashes, entries, starts,
+    keys, places, arena, found_words, letters, characters, ids, word_hashes, hidden,
+):  # fmt: skip
+    """Leave the mean of a text's rows in ``hidden``; return whether it has any."""
+    for j in range(len(hidden)):
+        hidden[j] = 0.0
+    held, total, seen = np.int64(0), np.int64(0), np.int64(0)
+    place = begin
+    current, ahead = np.int64(0), np.int64(0)
+    while True:
+        if current == ahead:
+            current = np.int64(0)
+            place, ahead = _look_ahead(data, place, end, keys, places, arena, found_words)
+            if ahead == 0:
+                break
+        first, size = found_words[current, 0], found_words[current, 1]
+        slot = found_words[current, 2]
+        w0, w1 = np.uint64(found_words[current, 3]), np.uint64(found_words[current, 4])
+        w2, w3 = np.uint64(found_words[current, 5]), np.uint64(found_words[current, 6])
+        current += 1
+        if held >= HELD:
+            _add(ids, held, rows, hidden)
+            total += held
+            held = np.int64(0)
+        at = np.int64(-1)
+        if (
+            size <= SHORT
+            and keys[slot, 0] == w0
+            and keys[slot, 1] == w1
+            and keys[slot, 2] == w2
+            and keys[slot, 3] == w3
+        ):
+            at = np.int64(places[slot])
         if at >= 0:
             own = np.int64(arena[at])
             for i in range(own):
@@ -400,14 +481,15 @@ def _hidden(
                 word_hashes[seen] = np.int64(arena[at + 1])
                 seen += 1
             continue
-        found = _hash(data, first, place)
-        number = _find(data, first, place, found, slots, hashes, entries, starts)
-        if number >= shape.words or (number < 0 and _is_label(data, first, place)):
+        last = first + size
+        found = _hash(data, first, last)
+        number = _find(data, first, last, found, slots, hashes, entries, starts)
+        if number >= shape.words or (number < 0 and _is_label(data, first, last)):
             continue
         since = held
         # The rows of a word of up to SHORT bytes always fit: nothing is added up on the way.
         held, total = _word(
-            data, first, place, number, held, total, shape, rows, bits, before, letters, characters, ids, hidden
+            data, first, last, number, held, total, shape, rows, bits, before, letters, characters, ids, hidden
         )
         signed = np.int64(np.int32(np.uint32(found)))
         if shape.word_ngrams > 1:
@@ -609,7 +691,7 @@ def _choose(k, threshold, shape, hidden, output, output_scale, sigmoid, outputs,
 def predict(
     data, offsets, threshold, labels, scores, shape,
     rows, output, output_scale, branches, sigmoid, bits, before, slots, hashes, entries, starts,
-    keys, places, arena, letters, characters, ids, word_hashes, hidden, outputs,
+    keys, places, arena, found_words, letters, characters, ids, word_hashes, hidden, outputs,
     heap, heap_labels, stack, stack_scores, weights,
 ):  # fmt: skip
     k = labels.shape[1]
@@ -617,7 +699,7 @@ def predict(
         begin, end = offsets[text], offsets[text + 1]
         if _is_blank(data, begin, end) or not _hidden(
             data, begin, end, shape, rows, bits, before, slots, hashes, entries, starts,
-            keys, places, arena, letters, characters, ids, word_hashes, hidden,
+            keys, places, arena, found_words, letters, characters, ids, word_hashes, hidden,
         ):  # fmt: skip
             continue
         if shape.loss == TREE:

@@ -8,7 +8,8 @@ rows in the same order:
 - the n-grams that pruning left are found by one bit, and where it is set by counting the bits before it, instead of
   in a hash map (375 KB for lid.176, which stays in a processor's cache);
 - the hash of an n-gram is extended from the one before it;
-- the rows of a word of up to 32 bytes are remembered (its bytes are the key, so that nothing can collide);
+- the rows of a word of up to 32 bytes are remembered (its bytes are the key, so that nothing can collide), and 32
+  words are found, eight bytes at a time, and asked for in memory before the first of them is looked up;
 - sums stay in vector registers;
 - all nodes of the label tree are evaluated at once where there are few, and a logarithm is taken only of those that
   may still be among the best.
@@ -83,6 +84,7 @@ class Scratch(NamedTuple):
     keys: Array
     places: Array
     arena: Array
+    found_words: Array
     letters: Array
     characters: Array
     ids: Array
@@ -237,13 +239,14 @@ def _tree(counts: Array) -> Array:
 
 
 def _scratch(shape: Shape, tables: Tables) -> Scratch:
-    from aya_data.text.fasttext_compiled import ARENA, HELD, SHORT, SLOTS
+    from aya_data.text.fasttext_compiled import AHEAD, ARENA, HELD, SHORT, SLOTS
 
     return Scratch(
         keys=np.zeros((SLOTS, SHORT // 8), np.uint64),
         places=np.full(SLOTS, -1, np.int32),
         # The first place says where the next word goes.
         arena=np.ones(ARENA, np.int32),
+        found_words=np.zeros((AHEAD, 8), np.int64),
         letters=np.zeros(0, np.int8),
         characters=np.zeros(0, np.int32),
         ids=np.zeros(HELD + (SHORT + 4) * (max(shape.maxn, 0) + 2), np.int32),

@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import unicodedata
 from bisect import bisect_right
-from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -63,26 +63,34 @@ HANGUL_SECONDS = (*range(0x1161, 0x1176), *range(0x11A8, 0x11C3))
 SELECTORS = (*range(0xFE00, 0xFE10), 0x180B, 0x180C, 0x180D, 0x180F, 0x034F)
 
 
-@dataclass(frozen=True, slots=True)
-class Tables:
-    """What a kernel reads, by code point below :data:`LIMIT` where not said otherwise.
+class Tables(NamedTuple):
+    """What a kernel reads.
 
-    ``folded`` int32: the folded character; -1 where a text must go through :func:`fold`; -2 - i for row i of
-    ``longer`` (int32[rows, 5]: how many characters, and they). ``kind`` uint8, of folded characters. ``order`` uint8:
-    the canonical combining class at the end of its NFKC form. ``base`` int32: the last character of class 0 in it.
-    ``second`` bool: whether it may compose with what stands before; ``pairs`` uint64, sorted: base << 32 | second,
-    of those that do (hangul jamo are left out). ``tail`` uint8: the canonical combining class at the end of its full
-    decomposition: a mark of a lower class, but for 0, would stand before that.
+    ``points`` int32[:data:`LIMIT`, 3], by code point:
+
+    - the folded character; -1 where a text must go through :func:`fold`; -2 - i for row i of ``longer``;
+    - the last character of class 0 in its NFKC form;
+    - in bits: 0 to 7 its kind, of folded characters; 8 to 15 the canonical combining class at the end of its NFKC form;
+      16 to 23 that at the end of its full decomposition: a mark of a lower class, but for 0, would stand before that;
+      24 whether it may compose with what stands before. From bit 8 on most characters have none.
+
+    ``longer`` int32[rows, 5]: how many characters, and they. ``pairs`` uint64, sorted: base << 32 | second, of
+    characters that compose (hangul jamo are left out).
     """
 
-    folded: npt.NDArray[np.int32]
+    points: npt.NDArray[np.int32]
     longer: npt.NDArray[np.int32]
-    kind: npt.NDArray[np.uint8]
-    order: npt.NDArray[np.uint8]
-    base: npt.NDArray[np.int32]
-    second: npt.NDArray[np.bool_]
     pairs: npt.NDArray[np.uint64]
-    tail: npt.NDArray[np.uint8]
+
+    @property
+    def folded(self) -> npt.NDArray[np.int32]:
+        """What each character folds to, by itself."""
+        return np.ascontiguousarray(self.points[:, 0])
+
+    @property
+    def kind(self) -> npt.NDArray[np.uint8]:
+        """The kind of each folded character."""
+        return self.points[:, 2].astype(np.uint8)
 
 
 def fold(text: str) -> str:
@@ -110,9 +118,7 @@ def tables() -> Tables:
     """Make the tables from :mod:`unicodedata`, once per process."""
     folded = np.arange(LIMIT, dtype=np.int32)
     base = folded.copy()
-    kind = np.zeros(LIMIT, np.uint8)
-    order = np.zeros(LIMIT, np.uint8)
-    tail = np.zeros(LIMIT, np.uint8)
+    kind, order, tail = np.zeros((3, LIMIT), np.int32)
     longer: list[list[int]] = []
     normalize, combining, category = unicodedata.normalize, unicodedata.combining, unicodedata.category
     decomposition = unicodedata.decomposition
@@ -121,8 +127,8 @@ def tables() -> Tables:
         passed[first : last + 1] = True
     points = [point for point in np.flatnonzero(~passed).tolist() if category(chr(point)) != "Cn"]
     pairs = _pairs(points)
-    second = np.zeros(LIMIT, np.bool_)
-    second[[*(pair & 0xFFFFFFFF for pair in pairs), *HANGUL_SECONDS]] = True
+    second = np.zeros(LIMIT, np.int32)
+    second[[*(pair & 0xFFFFFFFF for pair in pairs), *HANGUL_SECONDS]] = 1
     seconds = set(np.flatnonzero(second).tolist())
     for point in points:
         character = chr(point)
@@ -147,15 +153,11 @@ def tables() -> Tables:
     for first, last in PLAIN:
         kind[first : last + 1] = kind_of(chr(first))
     folded[0xD800:0xE000] = -1
+    bits = kind | order << 8 | tail << 16 | second << 24
     return Tables(
-        folded,
+        np.stack([folded, base, bits], 1),
         np.array(longer, np.int32).reshape(-1, LONGEST + 1),
-        kind,
-        order,
-        base,
-        second,
         np.array(sorted(pairs), np.uint64),
-        tail,
     )
 
 

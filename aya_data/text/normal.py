@@ -49,10 +49,7 @@ def hashed(prompts: pa.Array) -> pa.Array:
     found: list[str] = []
     first = 0
     while first < len(prompts):
-        last, odd = normalise(
-            data, offsets, own.folded, own.longer, own.kind, own.order, own.base, own.second, own.pairs, own.tail,
-            first, out, ends,
-        )  # fmt: skip
+        last, odd = normalise(data, offsets, *own, first, out, ends)
         bounds = ends[: last - first + 1].tolist()
         found += [blake2b(view[start:end], digest_size=12).hexdigest() for start, end in pairwise(bounds)]
         if odd:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numba as nb
 
-from aya_data.text.folding import COMPATIBLE, LIMIT, WHITE
+from aya_data.text.characters import folded_at, parts_of
+from aya_data.text.folding import LIMIT, WHITE
 from aya_data.text.kernel import kernel
 
 __all__ = ["LARGEST", "normalise"]
@@ -14,9 +15,7 @@ LARGEST = 8
 
 
 @kernel
-def normalise(  # type: ignore[no-untyped-def]
-    data, offsets, folded, longer, kinds, orders, bases, seconds, pairs, tails, row, out, ends
-):
+def normalise(data, offsets, points, longer, pairs, row, out, ends):  # type: ignore[no-untyped-def]
     """Write the texts from ``row`` on, folded and with single spaces, to ``out``, and where each ends to ``ends[1:]``.
 
     Returns the row where it stopped, and whether that must be folded first: then it is no matter of room.
@@ -31,75 +30,15 @@ def normalise(  # type: ignore[no-untyped-def]
             return row, False
         begin = size
         gap = 0
-        last_order = 0
-        last_base = 0
+        order = nb.int64(0)
+        base = nb.int64(0)
         while at < end:
-            left = 1
-            place = 0
-            longest = 0
-            point = nb.int64(data[at])
-            if point < 0x80:
-                at += 1
-                last_order = 0
-                last_base = point
-                point = nb.int64(folded[point])
-            else:
-                if point < 0xE0:
-                    point = (point & 0x1F) << 6 | (nb.int64(data[at + 1]) & 0x3F)
-                    at += 2
-                elif point < 0xF0:
-                    point = (
-                        (point & 0x0F) << 12 | (nb.int64(data[at + 1]) & 0x3F) << 6 | (nb.int64(data[at + 2]) & 0x3F)
-                    )
-                    at += 3
-                else:
-                    point = (
-                        (point & 0x07) << 18
-                        | (nb.int64(data[at + 1]) & 0x3F) << 12
-                        | (nb.int64(data[at + 2]) & 0x3F) << 6
-                        | (nb.int64(data[at + 3]) & 0x3F)
-                    )
-                    at += 4
-                if point < LIMIT:
-                    order = nb.int64(orders[point])
-                    if order != 0 and order < last_order:
-                        return row, True
-                    if seconds[point]:
-                        if 0x1161 <= point <= 0x11C2:
-                            return row, True
-                        wanted = nb.uint64(bases[last_base]) << nb.uint64(32) | nb.uint64(point)
-                        low = 0
-                        high = len(pairs)
-                        while low < high:
-                            middle = (low + high) >> 1
-                            if pairs[middle] < wanted:
-                                low = middle + 1
-                            else:
-                                high = middle
-                        if low < len(pairs) and pairs[low] == wanted:
-                            return row, True
-                    last_order = nb.int64(tails[point])
-                    if order == 0 or bases[point] != point:
-                        last_base = point
-                    value = nb.int64(folded[point])
-                    if value >= 0:
-                        point = value
-                    elif value == -1:
-                        return row, True
-                    else:
-                        place = -2 - value
-                        left = nb.int64(longer[place, 0])
-                        longest = left
-                else:
-                    last_order = 0
-                    last_base = 0
-                    if COMPATIBLE[0] <= point <= COMPATIBLE[1]:
-                        return row, True
-            while left > 0:
-                if longest > 0:
-                    point = nb.int64(longer[place, 1 + longest - left])
-                left -= 1
-                if point < LIMIT and kinds[point] == WHITE:
+            value, at, order, base = folded_at(data, at, order, base, points, pairs)
+            if value == -1:
+                return row, True
+            for part in range(parts_of(value, longer)):
+                point = value if value >= 0 else nb.int64(longer[-2 - value, 1 + part])
+                if point < LIMIT and points[point, 2] & 255 == WHITE:
                     gap = 1 if size > begin else 0
                     continue
                 if gap:

@@ -216,50 +216,57 @@ def repeated_lines(points, count, white, limit, keys, stamps, places, stamp):  #
     ``white`` bool tells white space by code point below ``limit``.
     """
     mask = _mask(count, len(keys))
+    square = PRIME * PRIME
     total = 0
     repeated = 0
     first = -1
-    begin = -1
-    end = -1
-    rolling = SEED
-    kept = SEED
-    for at in range(count + 1):
-        point = 10 if at == count else nb.int64(points[at])
-        if point != 10:
-            if point >= limit or not white[point]:
-                if begin < 0:
-                    begin = at
-                rolling = (rolling ^ nb.uint64(point)) * PRIME
-                kept = rolling
-                end = at + 1
-            elif begin >= 0:
-                rolling = (rolling ^ nb.uint64(point)) * PRIME
+    at = 0
+    while at < count:
+        begin = at
+        while at < count and points[at] != 10:
+            at += 1
+        end = at
+        at += 1
+        while begin < end and points[begin] < limit and white[points[begin]]:
+            begin += 1
+        while begin < end and points[end - 1] < limit and white[points[end - 1]]:
+            end -= 1
+        size = end - begin
+        if size == 0:
             continue
-        if begin >= 0:
-            size = end - begin
-            total += size
-            slot = nb.int64(_spread(kept) & nb.uint64(mask))
-            while stamps[slot] == stamp and keys[slot] != kept:
-                slot = (slot + 1) & mask
-            if stamps[slot] == stamp:
-                repeated += size
-                if first < 0:
-                    first = begin
-            else:
-                stamps[slot] = stamp
-                keys[slot] = kept
-                places[slot] = begin
-        begin = -1
-        end = -1
-        rolling = SEED
-        kept = SEED
+        total += size
+        # Four at a time: else each character waits for the one before.
+        key = nb.uint64(size)
+        place = begin
+        while place + 4 <= end:
+            one = nb.uint64(points[place]) * PRIME + nb.uint64(points[place + 1])
+            two = nb.uint64(points[place + 2]) * PRIME + nb.uint64(points[place + 3])
+            key = (key * square + one) * square + two
+            place += 4
+        while place < end:
+            key = key * PRIME + nb.uint64(points[place])
+            place += 1
+        slot = nb.int64(_spread(key) & nb.uint64(mask))
+        while stamps[slot] == stamp and not (
+            keys[slot] == key and common(points, nb.int64(places[slot]), begin, end) == size
+        ):
+            slot = (slot + 1) & mask
+        if stamps[slot] == stamp:
+            repeated += size
+            if first < 0:
+                first = begin
+        else:
+            stamps[slot] = stamp
+            keys[slot] = key
+            places[slot] = begin
     return total, repeated, first
 
 
 @inner_kernel
 def repeated_grams(tokens, sizes, count, n, keys, stamps, counts, stamp):  # type: ignore[no-untyped-def]
     """Return characters in n-grams that stood before, characters in the most frequent one (0 where none stands
-    twice), and the token at which the first repeat begins (-1: none).
+    twice), the token at which the first repeat begins (-1: none), and the most tokens of a stretch whose n-grams all
+    stood before.
 
     ``tokens`` uint64 and ``sizes`` int32 (characters) of ``count`` tokens. Overlapping characters count once among
     the repeats, and once per occurrence in the most frequent.
@@ -274,6 +281,8 @@ def repeated_grams(tokens, sizes, count, n, keys, stamps, counts, stamp):  # typ
     repeated = 0
     top = 0
     first = -1
+    run = 0
+    longest = 0
     for at in range(count):
         rolling = rolling * PRIME + tokens[at]
         size += sizes[at]
@@ -290,7 +299,10 @@ def repeated_grams(tokens, sizes, count, n, keys, stamps, counts, stamp):  # typ
             stamps[slot] = stamp
             keys[slot] = key
             counts[slot] = 1
+            run = 0
             continue
+        run += 1
+        longest = max(longest, run + n - 1)
         counts[slot] += 1
         if counts[slot] * size > top:
             top = counts[slot] * size
@@ -300,4 +312,4 @@ def repeated_grams(tokens, sizes, count, n, keys, stamps, counts, stamp):  # typ
         for token in range(begin, at + 1):
             repeated += sizes[token]
         covered = at + 1
-    return repeated, top, first
+    return repeated, top, first, longest

@@ -4,27 +4,13 @@ from __future__ import annotations
 
 import numba as nb
 
-from aya_data.text.kernel import inner_kernel, kernel
+from aya_data.text.characters import point_at
+from aya_data.text.kernel import kernel
 
 __all__ = ["count_letters", "count_words"]
 
 MULTIPLIER, MIX = nb.uint64(0x9E3779B97F4A7C15), nb.uint64(0xC2B2AE3D27D4EB4F)
 """As in :mod:`aya_data.text.language_profile`, which puts words into the table that is looked up here."""
-
-
-@inner_kernel
-def _point(data, at):  # type: ignore[no-untyped-def]
-    """Return the code point that begins at a byte of valid UTF-8, and where the next one does."""
-    point = nb.int64(data[at])
-    if point < 0x80:
-        return point, at + 1
-    second = nb.int64(data[at + 1]) & 0x3F
-    if point < 0xE0:
-        return (point & 0x1F) << 6 | second, at + 2
-    third = nb.int64(data[at + 2]) & 0x3F
-    if point < 0xF0:
-        return (point & 0x0F) << 12 | second << 6 | third, at + 3
-    return (point & 0x07) << 18 | second << 12 | third << 6 | (nb.int64(data[at + 3]) & 0x3F), at + 4
 
 
 @kernel
@@ -34,7 +20,7 @@ def count_letters(data, offsets, scripts, counts):  # type: ignore[no-untyped-de
         at = offsets[text]
         end = offsets[text + 1]
         while at < end:
-            point, at = _point(data, at)
+            point, at = point_at(data, at)
             counts[text, scripts[point]] += 1
 
 
@@ -60,7 +46,7 @@ def count_words(  # type: ignore[no-untyped-def]
                 count += 1 if data[place] & 0xC0 != 0x80 else 0
             left = (count - limit) // 2 if count > limit else 0
             while left > 0:
-                _, at = _point(data, at)
+                _, at = point_at(data, at)
                 left -= 1
         base = profile * width
         seen, strange, letters, words, frequent = 0, 0, 0, 0, 0
@@ -69,7 +55,7 @@ def count_words(  # type: ignore[no-untyped-def]
         while True:
             lower = nb.int64(0)
             if at < end and seen < limit:
-                point, at = _point(data, at)
+                point, at = point_at(data, at)
                 seen += 1
                 lower = nb.int64(lowers[point])
                 worth = worths[base + classes[lower]]

@@ -31,7 +31,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from aya_data.text.folding import COMPATIBLE, IGNORED, LIMIT, MARK, SEPARATOR, WHITE, WORD, Tables, fold, tables
+from aya_data.text.characters import folded_at, kind_at, parts_of, point_at
+from aya_data.text.folding import IGNORED, LIMIT, MARK, SEPARATOR, WHITE, WORD, fold, tables
 from aya_data.text.kernel import kernel, sort
 
 __all__ = ["Batch", "Gram", "Pieces", "batches", "mix", "pieces_of", "shingle_sets"]
@@ -39,8 +40,6 @@ __all__ = ["Batch", "Gram", "Pieces", "batches", "mix", "pieces_of", "shingle_se
 Longs = npt.NDArray[np.int64]
 Hashes = npt.NDArray[np.uint64]
 
-HAN_FROM, HAN_TO, HAN = 0x20000, 0x3FFFF, 2
-SELECTORS_FROM, SELECTORS_TO = 0xE0000, 0xE0FFF
 BATCH = 1 << 16
 """Shingles that are made at a time, if no text has more: half a MiB, which a processor's cache holds."""
 RECENT = 128
@@ -134,7 +133,7 @@ def batches(pieces: Pieces, gram: Gram, salts: Hashes) -> Iterator[Batch]:
     first = 0
     while first < len(pieces):
         bounds[first] = 0
-        row, fits = _shingle(*arguments(pieces, tables()), *drawn, salts, first, False, room, bounds, sequence, tokens)
+        row, fits = _shingle(*arguments(pieces), *drawn, salts, first, False, room, bounds, sequence, tokens)
         if row > first:
             yield Batch(first, room, bounds[first : row + 1], sequence[first:row])
         if fits and row < len(pieces):
@@ -142,18 +141,15 @@ def batches(pieces: Pieces, gram: Gram, salts: Hashes) -> Iterator[Batch]:
             out = np.empty(2 * alone.longest() + 8, np.uint64)
             ends, hashed = np.zeros(2, np.int64), np.zeros(1, np.uint64)
             own = salts[row : row + 1]
-            _shingle(*arguments(alone, tables()), *drawn, own, 0, True, out, ends, hashed, tokens)
+            _shingle(*arguments(alone), *drawn, own, 0, True, out, ends, hashed, tokens)
             yield Batch(row, out, ends, hashed)
             row += 1
         first = row
 
 
-def arguments(pieces: Pieces, found: Tables) -> tuple[npt.NDArray[np.generic], ...]:
-    """Return what the kernel begins with."""
-    return (
-        pieces.data, pieces.starts, pieces.ends, pieces.rows,
-        found.folded, found.longer, found.kind, found.order, found.base, found.second, found.pairs,
-    )  # fmt: skip
+def arguments(pieces: Pieces) -> tuple[npt.NDArray[np.generic], ...]:
+    """Return what a kernel begins with that reads pieces of text."""
+    return pieces.data, pieces.starts, pieces.ends, pieces.rows, *tables()
 
 
 @kernel
@@ -167,7 +163,7 @@ def mix(value):  # type: ignore[no-untyped-def]
 
 @kernel
 def _shingle(  # type: ignore[no-untyped-def]
-    data, starts, ends, rows, folded, longer, kinds, orders, bases, seconds, pairs,
+    data, starts, ends, rows, points, longer, pairs,
     words, characters, salts, row, plain, out, bounds, sequences, tokens,
 ):  # fmt: skip
     """Write the shingles of texts from ``row`` on to ``out``, in order; ``plain`` texts are folded already.
@@ -201,97 +197,32 @@ def _shingle(  # type: ignore[no-untyped-def]
         power = words_power
         in_word = False
         word = WORD_SEED
-        last_order = 0
-        last_base = 0
+        order = nb.int64(0)
+        base = nb.int64(0)
         piece = rows[row]
         at = starts[piece] if piece <= last else 0
         end = ends[piece] if piece <= last else 0
         ended = False
         while not ended:
-            left = 1
-            place = 0
-            longest = 0
-            if at < end:
-                point = nb.int64(data[at])
-                if point < 0x80:
-                    at += 1
-                elif point < 0xE0:
-                    point = (point & 0x1F) << 6 | (nb.int64(data[at + 1]) & 0x3F)
-                    at += 2
-                elif point < 0xF0:
-                    point = (
-                        (point & 0x0F) << 12 | (nb.int64(data[at + 1]) & 0x3F) << 6 | (nb.int64(data[at + 2]) & 0x3F)
-                    )
-                    at += 3
-                else:
-                    point = (
-                        (point & 0x07) << 18
-                        | (nb.int64(data[at + 1]) & 0x3F) << 12
-                        | (nb.int64(data[at + 2]) & 0x3F) << 6
-                        | (nb.int64(data[at + 3]) & 0x3F)
-                    )
-                    at += 4
-            else:
+            if at >= end:
                 # Pieces are joined by line breaks; one stands at the end too, and closes what is open.
                 piece += 1
                 ended = piece > last
-                point = 10
+                value = nb.int64(10)
+                order = nb.int64(0)
+                base = nb.int64(10)
                 if not ended:
                     at = starts[piece]
                     end = ends[piece]
-            if not plain and point >= 0x80:
-                if point < LIMIT:
-                    order = nb.int64(orders[point])
-                    if order != 0 and order < last_order:
-                        return row, True
-                    if seconds[point]:
-                        if 0x1161 <= point <= 0x11C2:
-                            return row, True
-                        wanted = nb.uint64(bases[last_base]) << nb.uint64(32) | nb.uint64(point)
-                        low = 0
-                        high = len(pairs)
-                        while low < high:
-                            middle = (low + high) >> 1
-                            if pairs[middle] < wanted:
-                                low = middle + 1
-                            else:
-                                high = middle
-                        if low < len(pairs) and pairs[low] == wanted:
-                            return row, True
-                    last_order = order
-                    if order == 0 or bases[point] != point:
-                        last_base = point
-                    value = nb.int64(folded[point])
-                    if value >= 0:
-                        point = value
-                    elif value == -1:
-                        return row, True
-                    else:
-                        place = -2 - value
-                        left = nb.int64(longer[place, 0])
-                        longest = left
-                        point = nb.int64(longer[place, 1])
-                else:
-                    last_order = 0
-                    last_base = 0
-                    if COMPATIBLE[0] <= point <= COMPATIBLE[1]:
-                        return row, True
-            elif point < 0x80:
-                last_order = 0
-                last_base = point
-                point = nb.int64(folded[point])
-            while left > 0:
-                if longest > 0:
-                    point = nb.int64(longer[place, 1 + longest - left])
-                left -= 1
-                if point < LIMIT:
-                    kind = nb.int64(kinds[point])
-                elif HAN_FROM <= point <= HAN_TO:
-                    kind = HAN
-                elif SELECTORS_FROM <= point <= SELECTORS_TO:
-                    kind = IGNORED
-                else:
-                    kind = SEPARATOR
+            elif plain:
+                value, at = point_at(data, at)
+            else:
+                value, at, order, base = folded_at(data, at, order, base, points, pairs)
+                if value == -1:
+                    return row, True
+            for part in range(parts_of(value, longer)):
+                point = value if value >= 0 else nb.int64(longer[-2 - value, 1 + part])
+                kind = kind_at(point, points)
                 if kind == WHITE:
                     gap = spoken
                     kind = SEPARATOR
@@ -353,6 +284,19 @@ def _shingle(  # type: ignore[no-untyped-def]
                     if size >= n:
                         out[count] = mix(rolling ^ salt)
                         count += 1
+            # Most characters go on with a word, and stand by themselves.
+            while in_word and at < end and not plain:
+                point, after = point_at(data, at)
+                if point >= LIMIT or points[point, 2] > 255:
+                    break
+                value = nb.int64(points[point, 0])
+                if value < 0 or kind_at(value, points) != WORD:
+                    break
+                at = after
+                order = nb.int64(0)
+                base = point
+                whole = (whole ^ nb.uint64(value)) * WORD_PRIME
+                word = (word ^ nb.uint64(value)) * WORD_PRIME
         if count - begin < max(words, characters):
             count = begin
             if spoken:

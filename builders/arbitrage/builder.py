@@ -18,9 +18,9 @@ from aya_data.builders.arbitrage.ranking import combine, norms
 from aya_data.builders.arbitrage.review import prompts as review
 from aya_data.builders.arbitrage.review import sheet as review_sheet
 from aya_data.builders.arbitrage.routing.learning import learn, picked
-from aya_data.builders.arbitrage.routing.rules import Contender, assignments, route, second
+from aya_data.builders.arbitrage.routing.rules import Contender, assignments, route, second, unserved
 from aya_data.builders.arbitrage.rows import Author, drafts
-from aya_data.builders.arbitrage.scoring import add_scores, described
+from aya_data.builders.arbitrage.scoring import add_scores, described, heard
 from aya_data.builders.arbitrage.settings import ArbitrageSettings
 from aya_data.builders.arbitrage.tables import COMPLETIONS, SCORE
 from aya_data.builders.arbitrage.teacher import TeacherSettings, sample_seed, with_system
@@ -31,13 +31,16 @@ from aya_data.core.generation import PROMPTS, Asked, GeneratingBuilder, Request,
 from aya_data.core.identity import canonical, digest
 from aya_data.core.language import resolve
 from aya_data.core.row import Kind
-from aya_data.core.stage import Batch
+from aya_data.core.stage import Batch, Environment
+from aya_data.text.tokens import Tokenizer, TokenizerFiles, located
 
 __all__ = ["SHEET", "ArbitrageBuilder"]
 
 AGAIN: Final = "@2"
 """What the names of steps of the second round end with."""
 REVIEW: Final = "review"
+HEARD: Final = "heard"
+"""What the names of steps begin with that look whether anything that an arbiter said is of use."""
 SHEET: Final = "sheet"
 """The step whose tables are the lines of a review sheet."""
 
@@ -45,14 +48,21 @@ SHEET: Final = "sheet"
 class ArbitrageBuilder(GeneratingBuilder):
     """Asks teachers, scores their answers, and picks.
 
-    Steps: ``generate/<teacher>``, ``arbiter/<name>`` where an arbiter asks a model, ``score``; then, where routing
-    learns from a share of the prompts, ``learn`` and the same again for the others (``@2``); ``norms``; where some
-    prompts are reviewed, ``select``, ``review/<name>`` and ``review``; ``route``, ``pair`` and ``report``.
+    Steps: ``generate/<teacher>``, ``arbiter/<name>`` where an arbiter asks a model, ``score``, ``heard``; then, where
+    routing learns from a share of the prompts, ``learn`` and the same again for the others (``@2``); ``norms``; where
+    some prompts are reviewed, ``select``, ``review/<name>`` and ``review``; ``route``, ``pair`` and ``report``.
     """
 
     Settings: ClassVar[type[ArbitrageSettings]] = ArbitrageSettings
-    libraries: ClassVar[tuple[str, ...]] = ("fasttext-numpy2-wheel", "numpy", "polars")
+    libraries: ClassVar[tuple[str, ...]] = ("fasttext-numpy2-wheel", "numpy", "polars", "sentencepiece", "tokenizers")
     settings: ArbitrageSettings
+
+    def __init__(self, source: str, settings: ArbitrageSettings, environment: Environment) -> None:
+        super().__init__(source, settings, environment)
+        wanted = environment.languages or ()
+        asked_for = {name: teacher.asked_for for name, teacher in settings.teachers.items()}
+        if faults := unserved([(one.language, one.script) for one in wanted], asked_for, settings.routing):
+            raise WrongSetting(faults).in_source(source)
 
     @property
     def kind(self) -> Kind:
@@ -80,10 +90,12 @@ class ArbitrageBuilder(GeneratingBuilder):
         return self.settings.commit.rows, float(self.settings.commit.seconds)
 
     def pins(self) -> dict[str, str]:
-        """The voices, by the name of their step."""
+        """The voices, by the name of their step, and the tokenizer of the pairs."""
+        tokenizer = {} if self.tokenizer is None else {"tokenizer": self.tokenizer.digest}
         try:
             voices = {step.name: self.voice(step.name) for step in self.steps() if step.kind == "ask"}
-            return {name: voice_key(voice) for name, voice in voices.items() if not name.endswith(AGAIN)}
+            named = {name: voice_key(voice) for name, voice in voices.items() if not name.endswith(AGAIN)}
+            return {**named, **tokenizer}
         except WrongSetting as error:
             raise error.in_source(self.source) from None
 
@@ -146,6 +158,20 @@ class ArbitrageBuilder(GeneratingBuilder):
         return review.reviewer(REVIEW, self.settings.review, self.environment)
 
     @cached_property
+    def tokenizer(self) -> TokenizerFiles | None:
+        """What counts the tokens of answers that may be a pair, where anything does."""
+        wanted = self.settings.pairs
+        if wanted is None or wanted.max_length_ratio is None:
+            return None
+        if wanted.tokenizer is None:
+            spoken = self.environment.tokenizer
+            return None if spoken is None else located(spoken, self.environment)
+        try:
+            return located(wanted.tokenizer, self.environment, ("pairs", "tokenizer"))
+        except WrongSetting as error:
+            raise error.in_source(self.source) from None
+
+    @cached_property
     def contenders(self) -> list[Contender]:
         """The teachers as routing sees them, by name."""
         return [
@@ -205,6 +231,8 @@ class ArbitrageBuilder(GeneratingBuilder):
                 "families": self._families,
             }
             steps.append(Step(f"score{again}", "part", inputs, judged))
+            if asked:
+                steps.append(Step(f"{HEARD}{again}", "whole", (f"score{again}", *asked), None))
 
         asked_and_scored("", ())
         rounds = ["score"]
@@ -224,7 +252,10 @@ class ArbitrageBuilder(GeneratingBuilder):
         generated = tuple(step.name for step in steps if step.name.startswith(("answer/", "generate/")))
         if self.settings.pairs is not None:
             given = self.settings.pairs.model_dump(mode="json")
-            steps.append(Step("pair", "part", (*routed, *generated), {"pairs": given, **self._judging}))
+            counted = None if self.tokenizer is None else self.tokenizer.digest
+            steps.append(
+                Step("pair", "part", (*routed, *generated), {"pairs": given, "tokenizer": counted, **self._judging})
+            )
             told.append("pair")
         if routing["kind"] == "learned":
             told.append("learn")
@@ -248,6 +279,8 @@ class ArbitrageBuilder(GeneratingBuilder):
             steps.append(Step(f"{REVIEW}/{REVIEW}", "ask", tuple(inputs), about))
             inputs.append(steps[-1].name)
         steps.append(Step(REVIEW, "part", (*rounds, *inputs), about))
+        if self.reviewer.voice() is not None:
+            steps.append(Step(f"{HEARD}/{REVIEW}", "whole", (REVIEW, f"{REVIEW}/{REVIEW}"), None))
         return [REVIEW]
 
     @property
@@ -280,17 +313,43 @@ class ArbitrageBuilder(GeneratingBuilder):
         assert found is not None
         return found
 
-    def expected(self, step: str) -> int:
-        """How many requests a step makes of one prompt, at most; in a second round one teacher is asked."""
+    def expected(self, step: str, prompts: int) -> int:
+        """How many requests a step makes of so many prompts: where one teacher of several is asked, as if each were
+        asked as often as the others, and of translations as if no prompt were in the pivot language."""
         kind, _, name = step.removesuffix(AGAIN).partition("/")
+        share = self.settings.routing.learns
+        everybody = self.settings.routing.kind == "reward" or (share is not None and not step.endswith(AGAIN))
+        if share is not None and kind != REVIEW:
+            prompts = round(prompts * (1 - share if step.endswith(AGAIN) else share))
         if kind in STAGES:
-            return 1 if kind == "translate" else samples_of(self._settings_of[name])
+            asked = prompts if everybody else round(prompts * self._likely(name))
+            return asked if kind == "translate" else asked * samples_of(self._settings_of[name])
+        samples = [samples_of(settings) for settings in self._settings_of.values()]
         arbiter = self.reviewer if kind == REVIEW else self.arbiters[name]
         assert arbiter is not None
-        samples = [samples_of(settings) for settings in self._settings_of.values()]
-        routing = self.settings.routing
-        everybody = routing.kind == "reward" or (routing.rounds == 2 and not step.endswith(AGAIN))
-        return arbiter.expected(sum(samples) if everybody else max(samples))
+        if kind == REVIEW and (budget := self.settings.review) is not None:
+            prompts = round(min(prompts, budget.rows or prompts, prompts * float(budget.share or 1)))
+        return prompts * arbiter.expected(sum(samples) if everybody or kind == REVIEW else max(samples))
+
+    def _likely(self, teacher: str) -> float:
+        """The share of prompts that a teacher is likely to be asked about where only one is."""
+        named = self.settings.routing.names or tuple(self.teachers)
+        return (teacher in named) / len(named)
+
+    def possible(self, step: str, tables: Mapping[str, pa.Table]) -> tuple[float, Iterator[Asked]] | None:
+        """Before anything is learned, each teacher may be the one that is asked about a prompt outside the share."""
+        kind, _, name = step.removesuffix(AGAIN).partition("/")
+        voice = self.teachers.get(name)
+        if not step.endswith(AGAIN) or kind not in STAGES or voice is None:
+            return None
+        prompts = tables[PROMPTS]
+        given = assignments(prompts, self.contenders, self.settings.routing, self.environment.seed)
+        varieties = zip(prompts["language"].to_pylist(), prompts["script"].to_pylist(), strict=True)
+        allowed = self._settings_of[name].asked_for
+        left = [not scored and allowed(*variety) for scored, variety in zip(given.scored, varieties, strict=True)]
+        if not isinstance(voice, Translated):
+            return self._likely(name), self._questions(name, prompts, left)
+        return (self._likely(name), voice.requests(kind, prompts, left, None)) if kind == "translate" else None
 
     def requests(self, step: str, tables: Mapping[str, pa.Table]) -> Iterator[Asked]:
         """List what is asked of a teacher, an arbiter or a reviewer about one part."""
@@ -370,7 +429,8 @@ class ArbitrageBuilder(GeneratingBuilder):
             return route(prompts, self._scores(tables), self.contenders, self.settings.routing, seed)
         if step == "pair":
             assert self.settings.pairs is not None
-            return pairs(self._scores(tables), self._completions(tables, None), self.settings.pairs, seed)
+            counted = None if self.tokenizer is None else Tokenizer.load(self.tokenizer)
+            return pairs(self._scores(tables), self._completions(tables, None), self.settings.pairs, seed, counted)
         again = AGAIN if step.endswith(AGAIN) else ""
         said = self._completions(tables, again)
         answers = {
@@ -446,6 +506,8 @@ class ArbitrageBuilder(GeneratingBuilder):
                 return learn(parts, self.contenders, routing, self._weights, self.environment.seed)
             except WrongSetting as error:
                 raise error.in_source(self.source) from None
+        if step.startswith(HEARD):
+            return heard(parts, self.source)
         if step == "verdicts":
             return self._known(parts)
         if step == "select":
@@ -465,6 +527,8 @@ class ArbitrageBuilder(GeneratingBuilder):
             learnt,
             self.environment.seed,
         )
+        if self.settings.pairs is not None and self.settings.pairs.max_length_ratio is not None:
+            found["length_unit"] = "characters" if self.tokenizer is None else "tokens"
         return pa.table({"report": pa.array([json.dumps(found, sort_keys=True, ensure_ascii=False)], pa.string())})
 
     # Rows ---------------------------------------------------------------------------------------------
@@ -481,6 +545,7 @@ class ArbitrageBuilder(GeneratingBuilder):
             {name: self._author(name) for name in self.teachers},
             self.source,
             self.settings.answers,
+            self._scores(tables),
         )
 
     def _author(self, teacher: str) -> Author:

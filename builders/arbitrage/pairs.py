@@ -17,7 +17,8 @@ Every pair that was thought of stands in the table, with its ``outcome``: ``kept
   pair, even where others with a penalty may be rejected;
 * ``identical``: both say the same;
 * ``margin``: the better score is not ahead by ``min_margin``, or not ahead at all;
-* ``length``: one is longer than ``max_length_ratio`` times the other;
+* ``length``: one is longer than ``max_length_ratio`` times the other, in tokens where there is a tokenizer, else in
+  characters; both answer one prompt, so that the norm of its language divides both and is not needed;
 * ``repeated``: a better-ranked pair of the prompt says the same on both sides;
 * ``similar``: the Jaccard index of their shingles is ``max_similarity`` or more;
 * ``max_per_prompt``: the prompt has its pairs.
@@ -41,7 +42,9 @@ from aya_data.builders.arbitrage.teacher import matches
 from aya_data.core.errors import did_you_mean
 from aya_data.core.identity import draws
 from aya_data.core.language import LANGUAGE_SETS, language_set, resolve
+from aya_data.core.mix_settings import TokenizerSettings
 from aya_data.core.settings import Number, Settings, wrong
+from aya_data.text.tokens import Tokenizer
 
 __all__ = ["MIXES", "OUTCOMES", "PairsSettings", "impossible", "pairs", "pairs_schema"]
 
@@ -87,9 +90,12 @@ class PairsSettings(Settings):
     )  # fmt: skip
     max_length_ratio: Number | None = Field(
         ge=1,
-        description="The longer answer is at most so many times as long as the other, by their length relative to the "
-        "norm of the language; null for no limit.",
+        description="The longer answer is at most so many times as long as the other, in tokens where there is a "
+        "tokenizer, else in characters; null for no limit.",
         examples=[2.0],
+    )
+    tokenizer: TokenizerSettings | None = Field(
+        None, description="What counts tokens for max_length_ratio. Default: the tokenizer of the spec, if it has one."
     )
     max_similarity: Number = Field(
         gt=0, le=1, default=Decimal("0.8"),
@@ -123,6 +129,8 @@ class PairsSettings(Settings):
                     raise wrong(f"is {kind} without {name}", f"Write {{kind: {kind}, {name}: …}}.")
                 if self.kind != kind and getattr(self, name) is not None:
                     raise wrong(f"is {self.kind}, which has no {name}", f"Leave it out, or pair by {kind}.")
+        if self.tokenizer is not None and self.max_length_ratio is None:
+            raise wrong("has a tokenizer and no max_length_ratio", "Leave it out, or say how long answers may be.")
         both = sorted(set(self.strong or ()) & set(self.translated or ()))
         if both:
             raise wrong(f"has {both[0]!r} in strong and in translated", "A teacher is one or the other.")
@@ -138,11 +146,6 @@ class PairsSettings(Settings):
         sides = (("strong", self.strong), ("translated", self.translated))
         named = [(("pairs", side, index), name) for side, names in sides for index, name in enumerate(names or ())]
         return unknown(named, teachers)
-
-    def check(self, teachers: Collection[str]) -> None:
-        """Raise the first of :meth:`faults` as a validator does."""
-        for _, what, remedy in self.faults(teachers):
-            raise wrong(what, remedy)
 
     def wants(self, language: str, script: str) -> bool:
         """Whether it wants prompts of this variety."""
@@ -208,12 +211,15 @@ def pairs_schema() -> pa.Schema:
     )
 
 
-def pairs(scores: pa.Table, completions: pa.Table, settings: PairsSettings, seed: int) -> pa.Table:
+def pairs(
+    scores: pa.Table, completions: pa.Table, settings: PairsSettings, seed: int, tokenizer: Tokenizer | None = None
+) -> pa.Table:
     """Make the pairs of one part: :func:`pairs_schema`.
 
     ``scores`` is the part's after :func:`~aya_data.builders.arbitrage.ranking.combine`; ``completions`` holds the same
-    rows in the same order, with ``text``. 20 microseconds for each pair
-    whose answers are compared by what they say (900 characters each); 1 per completion otherwise.
+    rows in the same order, with ``text``; ``tokenizer`` counts their lengths, which are characters without one.
+    20 microseconds for each pair whose answers are compared by what they say (900 characters each), and what the
+    tokenizer takes for answers that come so far; 1 per completion otherwise.
     """
     if completions.num_rows != scores.num_rows:
         raise ValueError(f"{completions.num_rows} completions and {scores.num_rows} scores are not of one part")
@@ -246,7 +252,10 @@ def pairs(scores: pa.Table, completions: pa.Table, settings: PairsSettings, seed
     refuse("identical", text[better] == text[worse])
     refuse("margin", (margin <= 0) | (margin < float(settings.min_margin) * STEP))
     if settings.max_length_ratio is not None:
-        refuse("length", ~_comparable(scores, better, worse, float(settings.max_length_ratio)))
+        length = np.nan_to_num(scores["length"].to_numpy())
+        if tokenizer is not None:
+            length = _tokens(completions["text"], np.unique([better[open_], worse[open_]]), tokenizer)
+        refuse("length", ~_comparable(length, better, worse, float(settings.max_length_ratio)))
     if settings.kind == "all_pairs":
         refuse("repeated", _repeated(row[better], text[better], text[worse], open_))
     similarity = np.full(len(better), np.nan)
@@ -321,8 +330,14 @@ def _strings(column: pa.ChunkedArray) -> Longs:
     return np.asarray(column.combine_chunks().dictionary_encode().indices.to_numpy(zero_copy_only=False), np.int64)
 
 
-def _comparable(scores: pa.Table, better: Longs, worse: Longs, most: float) -> Mask:
-    length = np.nan_to_num(scores["length"].to_numpy())
+def _tokens(texts: pa.ChunkedArray, needed: Longs, tokenizer: Tokenizer) -> npt.NDArray[np.float64]:
+    """Return the tokens of the texts in some places, 0 elsewhere: float64[n]."""
+    out = np.zeros(len(texts))
+    out[needed] = tokenizer.count(texts.take(pa.array(needed)).to_pylist())
+    return out
+
+
+def _comparable(length: npt.NDArray[np.float64], better: Longs, worse: Longs, most: float) -> Mask:
     one, other = length[better], length[worse]
     shorter = np.minimum(one, other)
     return np.asarray((shorter > 0) & (np.maximum(one, other) <= most * shorter))

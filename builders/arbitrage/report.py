@@ -15,7 +15,7 @@ from aya_data.builders.arbitrage.routing.rules import Contender, RoutingSettings
 from aya_data.builders.arbitrage.statistics.bias import bias
 from aya_data.builders.arbitrage.statistics.collected import collect
 from aya_data.builders.arbitrage.statistics.comparison import compare
-from aya_data.builders.arbitrage.tables import SCORE
+from aya_data.builders.arbitrage.tables import POSITIONS, SCORE
 
 __all__ = ["make", "views"]
 
@@ -28,6 +28,7 @@ DECISION = (
 )  # fmt: skip
 UNREAD = ("parse_failures", "unanswered")
 """What a judge counts of a completion beside its score: verdicts that could not be read, and that never came."""
+VARIETY = ("language", "script")
 SIDES = tuple(
     f"{side}_{name}" for side in ("chosen", "rejected") for name in ("teacher", "sample", "key", "score")
 )  # fmt: skip
@@ -45,21 +46,28 @@ def make(
     """Report on all parts, each its scores, decisions and pairs: JSON, whatever their order.
 
     ``families`` is the model family of each arbiter that has one; ``watching`` are those that had no part in the score,
-    which measure independently; ``learned`` is the table that a router was trained to. The report: decisions by reason
+    which measure independently; ``learned`` is the table that a router was trained to. The report: how many prompts of
+    each variety there are that a teacher may be asked about, and how many it answered; decisions by reason
     and pairs by outcome, the comparison of strategies, and what the arbiters are inclined to.
     """
     reasons: Counter[str] = Counter()
+    asked: Counter[tuple[str, str]] = Counter()
+    answered: dict[tuple[str, str, str], Counter[str]] = defaultdict(Counter)
     outcomes: Counter[str] = Counter()
     unread: dict[str, Counter[str]] = defaultdict(Counter)
 
     def scores() -> Iterator[pa.Table]:
         for scored, decisions, pairs in parts:
             reasons.update(decisions["reason"].to_pylist())
+            asked.update(zip(*(decisions[name].to_pylist() for name in VARIETY), strict=True))
+            about = scored.select([*VARIETY, "teacher"]).append_column("row", scored["row"])
+            groups = about.group_by([*VARIETY, "teacher"]).aggregate([("row", "count"), ("row", "count_distinct")])
+            for one in groups.to_pylist():
+                found = answered[(one["teacher"], one["language"], one["script"])]
+                found.update(prompts=one["row_count_distinct"], completions=one["row_count"])
             outcomes.update(pairs["outcome"].to_pylist() if pairs is not None else ())
-            for name in scored.column_names:
-                count, _, arbiter = name.partition(".")
-                if count in UNREAD:
-                    unread[arbiter][count] += pc.sum(scored[name]).as_py() or 0
+            for arbiter in arbiters_of(scored):
+                unread[arbiter].update(_unread(scored, arbiter))
             yield scored
 
     collected = collect(scores(), contenders, seed)
@@ -69,6 +77,19 @@ def make(
         "crossed": None if learned is None else _crossed(learned),
     }
     found = {
+        "teachers": [
+            {
+                "teacher": contender.name,
+                "language": language,
+                "script": script,
+                "asked_for": count,
+                "prompts": answered[(contender.name, language, script)]["prompts"],
+                "completions": answered[(contender.name, language, script)]["completions"],
+            }
+            for contender in sorted(contenders, key=lambda one: one.name)
+            for (language, script), count in sorted(asked.items())
+            if contender.asked_for(language, script)
+        ],
         "decisions": dict(sorted(reasons.items())),
         "pairs": dict(sorted(outcomes.items())),
         "comparison": [
@@ -76,9 +97,20 @@ def make(
             *(compare(collected, seed, measured=name, independent=True, **given) for name in sorted(watching)),
         ],
         "bias": bias(collected, families),
-        "unread": {arbiter: dict(sorted(counts.items())) for arbiter, counts in sorted(unread.items())},
+        "unread": {arbiter: dict(sorted(counts.items())) for arbiter, counts in sorted(unread.items()) if counts},
     }
     return found if learned is None else {**found, "router": json.loads(learned["report"][0].as_py())}
+
+
+def _unread(scores: pa.Table, arbiter: str) -> dict[str, int]:
+    """Count the verdicts of a judge that held none, each once: equal answers were judged together, and what compares
+    two answers is counted with both."""
+    named = [f"{count}.{arbiter}" for count in UNREAD]
+    if not set(named) <= set(scores.column_names):
+        return {}
+    one = scores.select(["row", "digest", *named]).group_by(["row", "digest"]).aggregate([(c, "max") for c in named])
+    each = 2 if f"{POSITIONS[0]}.{arbiter}" in scores.column_names else 1
+    return {count: (pc.sum(one[f"{name}_max"]).as_py() or 0) // each for count, name in zip(UNREAD, named, strict=True)}
 
 
 def _crossed(learned: pa.Table) -> dict[int, str]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from aya_data.core.identity import derived_key
 from aya_data.core.language import resolve
@@ -55,37 +57,62 @@ def drafts(
     authors: Mapping[str, Author],
     source: str,
     answers: bool,
+    scores: pa.Table,
 ) -> Batch:
     """Draft the rows of one part; one record is one prompt.
 
     ``asked`` are the conversations that were asked, ``texts`` the completions by key, ``authors`` who had a part in the
     answers of each teacher. A prompt of which no row comes is dropped, by the reason of its decision or the outcome of
-    its pair; any other is consumed.
+    its pair, with how many answers it had and what is wrong with each (``scores``); any other is consumed.
     """
     drafted: list[Draft] = []
     batch = Batch(prompts.num_rows, drafted)
+    missed: list[tuple[int, int]] = []
     by_row: dict[int, list[dict[str, Any]]] = {}
     for pair in pairs.to_pylist() if pairs is not None else ():
         by_row.setdefault(pair["row"], []).append(pair)
     for row, (prompt, decision) in enumerate(zip(prompts.to_pylist(), decisions.to_pylist(), strict=True)):
         made = []
         turns = asked[row]
-        refused = f"no_answer_{decision['reason']}" if decision["teacher"] is None else ""
+        reason = decision["reason"]
+        refused = (
+            "" if decision["teacher"] is not None else reason if reason.startswith("no_") else f"no_answer_{reason}"
+        )
         if answers and decision["teacher"] is not None:
             made.append(_conversation(prompt, turns, texts[decision["key"]], decision, authors, source))
-        outcomes = []
+        first = next(iter(by_row.get(row, ())), None)
         for pair in by_row.get(row, ()):
-            outcomes.append(pair["outcome"])
             if pair["outcome"] == "kept":
                 made.append(_pair(prompt, turns, texts, pair, authors, source))
         drafted += made
-        rule = refused or f"no_pair_{outcomes[0] if outcomes else 'alone'}"
         place = _place(prompt)
-        batch.rejections.append(
-            Rejection(prompt["row_key"], place, "arbitrage", str(len(made)), outcome="consumed")
-            if made
-            else Rejection(prompt["row_key"], place, rule if turns else "no_question")
-        )
+        if made:
+            batch.rejections.append(
+                Rejection(prompt["row_key"], place, "arbitrage", str(len(made)), outcome="consumed")
+            )
+            continue
+        rule = refused or f"no_pair_{first['outcome'] if first is not None else 'alone'}"
+        missed.append((len(batch.rejections), row))
+        value = None if refused or first is None or first["margin"] is None else f"{first['margin']:g}"
+        batch.rejections.append(Rejection(prompt["row_key"], place, rule if turns else "no_question", value or ""))
+    return _with_evidence(batch, missed, scores)
+
+
+def _with_evidence(batch: Batch, missed: Sequence[tuple[int, int]], scores: pa.Table) -> Batch:
+    """Say of each dropped prompt, by its place among the rejections and its row, how many answers it had and what is
+    wrong with those of each teacher: a penalty, or that it has no score."""
+    wanted = pc.is_in(scores["row"], pa.array([row for _, row in missed], scores["row"].type))
+    held = scores.select(["row", "teacher", "penalties", "score"]).filter(wanted).to_pylist()
+    count = Counter(one["row"] for one in held)
+    wrong: dict[int, dict[str, dict[str, None]]] = {}
+    for one in held:
+        said = one["penalties"] or ([] if one["score"] is not None else ["no score"])
+        wrong.setdefault(one["row"], {}).setdefault(one["teacher"], {}).update(dict.fromkeys(said))
+    for place, row in missed:
+        told = "; ".join(f"{teacher}: {', '.join(what)}" for teacher, what in wrong.get(row, {}).items() if what)
+        rejection = batch.rejections[place]
+        value = rejection.value or str(count[row])
+        batch.rejections[place] = replace(rejection, value=value, evidence=told)
     return batch
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -13,9 +15,13 @@ from aya_data.builders.arbitrage.lengths import relative_lengths
 from aya_data.builders.arbitrage.penalties import penalties
 from aya_data.builders.arbitrage.review.prompts import DIVERGENCE, text_divergence
 from aya_data.builders.arbitrage.tables import SCORE, SCORES
+from aya_data.core.errors import BuildError
 from aya_data.core.row import normal_text
 
-__all__ = ["add_scores", "described"]
+__all__ = ["add_scores", "described", "heard"]
+
+QUOTED: Final = 200
+"""Characters of a verdict that an error quotes."""
 
 
 def described(prompts: pa.Table, completions: pa.Table, diverging: bool) -> pa.Table:
@@ -56,6 +62,34 @@ def add_scores(
             if column != "score":
                 table = table.append_column(f"{column}.{name}", said[column])
     return table
+
+
+def heard(parts: Iterable[Mapping[str, pa.Table]], source: str) -> pa.Table:
+    """Count the verdicts of each judge, from the tables ``arbiter/<name>`` or ``review/<name>`` of all parts and those
+    with its scores: ``arbiter, verdicts``. Raises BuildError where one said something, and nothing of it is a score."""
+    said: Counter[str] = Counter()
+    scored: Counter[str] = Counter()
+    first: dict[str, tuple[str, str]] = {}
+    for tables in parts:
+        for step in [name for name in tables if "/" in name]:
+            name = step.partition("/")[2].partition("@")[0]
+            answers = tables[step].filter(pc.is_valid(tables[step]["text"]))
+            said[name] += answers.num_rows
+            column = next(table[SCORE + name] for table in tables.values() if SCORE + name in table.column_names)
+            scored[name] += len(column) - column.null_count
+            if answers.num_rows and not scored[name]:
+                least = min(zip(answers["key"].to_pylist(), answers["text"].to_pylist(), strict=True))
+                first[name] = min(first.get(name, least), least)
+    for name, count in sorted(said.items()):
+        if count and not scored[name]:
+            raise BuildError(
+                f"the source {source!r}: none of the {count:,} verdicts of the judge {name!r} can be read; one is "
+                f"{first[name][1][:QUOTED]!r}",
+                "Give it another model, rubric or mode, or more max_tokens. All answers are kept.",
+            )
+    names = sorted(said)
+    counts = pa.array([said[name] for name in names], pa.int64())
+    return pa.table({"arbiter": pa.array(names, pa.string()), "verdicts": counts})
 
 
 def _digest(text: str) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Final
 
-from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, WithJsonSchema, model_validator
+from pydantic_core import InitErrorDetails
 
 from aya_data.builders.arbitrage.arbiters import ArbiterUnion
 from aya_data.builders.arbitrage.arbiters.heuristic import HeuristicSettings
@@ -75,13 +76,19 @@ class ArbitrageSettings(Settings):
             check_slug(name)
         translated = [name for name, teacher in self.teachers.items() if isinstance(teacher, TranslatedSettings)]
         recorded = [name for name, teacher in self.teachers.items() if isinstance(teacher, RecordedSettings)]
-        self.routing.check(list(self.teachers), [*translated, *recorded])
+        found = self.routing.faults(self.teachers, [*translated, *recorded])
+        if self.prompts.rows is not None:
+            found += self.routing.too_few(self.prompts.rows)
         if self.pairs is not None:
-            self.pairs.check(list(self.teachers))
+            found += self.pairs.faults(self.teachers)
             samples = {name: samples_of(teacher) for name, teacher in self.teachers.items()}
-            if reason := impossible(self.routing, self.pairs, samples):
+            if not found and (reason := impossible(self.routing, self.pairs, samples)):
                 remedy = "Take another routing, more samples, or no pairs."
-                raise wrong(f"asks for pairs that cannot be: {reason}", remedy)
+                found.append((("pairs",), f"asks for pairs that cannot be: {reason}", remedy))
+        if found:
+            # With the place of each, which an error that a validator raises by itself does not have.
+            details = [InitErrorDetails(type=wrong(what, remedy), loc=path, input=None) for path, what, remedy in found]
+            raise ValidationError.from_exception_data(type(self).__name__, details)
         if not self.answers and self.pairs is None:
             raise wrong("makes neither answers nor pairs", "Write 'answers: true', or pairs.")
         return self

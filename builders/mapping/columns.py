@@ -98,8 +98,10 @@ class _Mapping:
         mapper, count = self.mapper, len(self.records)
         models, label, odd = self._models()
         prompt, context, answer, system = map(self.value, SAID)
-        odd |= ~_mask(_spoken(prompt))
-        if context.null_count < count:
+        if context.null_count == count:
+            odd |= _mask(pc.is_null(prompt))
+        else:
+            odd |= ~_mask(_spoken(prompt))
             both = pc.binary_join_element_wise(prompt, context, "\n\n")
             prompt = pc.if_else(_spoken(context), both, prompt)
         turns = [("user", prompt)]

@@ -31,6 +31,8 @@ __all__ = ["ColumnChunk", "parquet_columns", "parquet_cuts", "parquet_groups", "
 
 CHUNK_RECORDS = 2048
 CHUNK_BYTES = 16 << 20
+STEPS = 4
+"""How many batches make a chunk at most: what is done once per chunk costs more than small records do."""
 PIECES = 16
 """Into how many pieces one row group is cut at most."""
 
@@ -130,7 +132,7 @@ def read_parquet(location: Location, slice: tuple[int, int] | None, columns: Seq
                 size = max(1, min(CHUNK_RECORDS, CHUNK_BYTES // width))
                 done = index
                 try:
-                    for batch in source.iter_batches(size, row_groups=[group], columns=leaves):
+                    for batch in _batches(source, group, size, leaves):
                         shown = names if leaves is None else leaves
                         first = min(max(0, start - done), batch.num_rows)
                         last = min(max(first, stop - done), batch.num_rows)
@@ -149,6 +151,31 @@ def read_parquet(location: Location, slice: tuple[int, int] | None, columns: Seq
                         evidence = f"{place}: {str(error).splitlines()[0][:200]}"
                         yield [Broken(done, key, "corrupt_row_group", evidence)]
             index += rows
+
+
+def _batches(source: pq.ParquetFile, group: int, size: int, columns: list[str] | None) -> Iterator[pa.RecordBatch]:
+    """Yield a row group, read in pieces of ``size`` rows: up to four together, as far as they are small once decoded,
+    which the footer does not tell of dictionaries. What stands before damage is yielded before it is raised."""
+    held: list[pa.RecordBatch] = []
+    try:
+        for batch in source.iter_batches(size, row_groups=[group], columns=columns):
+            held.append(batch)
+            if len(held) == STEPS or sum(one.nbytes for one in held) + batch.nbytes > CHUNK_BYTES:
+                yield from _together(held)
+                held = []
+    except (pa.ArrowException, OSError):
+        yield from _together(held)
+        raise
+    yield from _together(held)
+
+
+def _together(batches: list[pa.RecordBatch]) -> list[pa.RecordBatch]:
+    if len(batches) < 2:
+        return batches
+    try:
+        return [pa.concat_batches(batches)]
+    except pa.ArrowException:  # dictionaries that Arrow cannot make one
+        return batches
 
 
 def _leaves(source: pq.ParquetFile, names: list[str], columns: Sequence[str] | None) -> list[str] | None:

@@ -230,7 +230,7 @@ def _letters(texts: Sequence[str]) -> tuple[npt.NDArray[np.uint16], npt.NDArray[
 
 def _batch_letters(pieces: Pieces) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.uint8], Longs, Hashes]:
     from aya_data.filters.decontaminate.letters import letters_of
-    from aya_data.text.folding import fold, tables
+    from aya_data.text.folding import fold
     from aya_data.text.shingles import arguments, pieces_of
 
     room = 2 * int((pieces.ends - pieces.starts).sum()) + 64
@@ -240,14 +240,14 @@ def _batch_letters(pieces: Pieces) -> tuple[npt.NDArray[np.uint16], npt.NDArray[
     turns = np.zeros(2, np.int64)
     row = 0
     while True:
-        row = letters_of(*arguments(pieces, tables()), row, False, letters, flags, places, turns, wholes, bounds)
+        row = letters_of(*arguments(pieces), row, False, letters, flags, places, turns, wholes, bounds)
         if row == len(pieces):
             return letters[: bounds[-1]].copy(), flags[: bounds[-1]].copy(), bounds, wholes
         alone = pieces_of([fold(pieces.text(row))])
         more = 2 * alone.longest() + 8
         own, own_flags, own_places = np.zeros(more, np.uint16), np.zeros(more, np.uint8), np.zeros(more, np.int64)
         ends = np.zeros(2, np.int64)
-        letters_of(*arguments(alone, tables()), 0, True, own, own_flags, own_places, turns, wholes[row : row + 1], ends)
+        letters_of(*arguments(alone), 0, True, own, own_flags, own_places, turns, wholes[row : row + 1], ends)
         begin, count = int(bounds[row]), int(ends[1])
         if begin + count + room // 2 > len(letters):
             letters = np.concatenate([letters, np.zeros(count + room, np.uint16)])

@@ -11,7 +11,7 @@ import numba as nb
 import numpy as np
 
 from aya_data.filters.decontaminate.letters import MASKED, passing, read_letters, token_grams, tokens_in
-from aya_data.text.kernel import inner_kernel, kernel
+from aya_data.text.kernel import inner_kernel, kernel, making_kernel
 
 __all__ = ["PATTERN_COLUMNS", "search"]
 
@@ -25,7 +25,7 @@ text, and 1 where it may only be a whole turn."""
 BEGIN, LENGTH, DISTINCT, SIZE, NEEDED, GRAMS, OF_TEXT, WHOLE = range(PATTERN_COLUMNS)
 
 
-@inner_kernel
+@making_kernel
 def align(pattern, text, slots):  # type: ignore[no-untyped-def]
     """Return the fewest edits that make some stretch of ``text`` the pattern, and where the stretch ends.
 
@@ -210,7 +210,7 @@ def vote(votes, number, stamp, diagonal, weight):  # type: ignore[no-untyped-def
 
 @kernel
 def search(  # type: ignore[no-untyped-def]
-    data, starts, ends, rows, folded, longer, kinds, orders, bases, seconds, pairs,
+    data, starts, ends, rows, points, longer, pairs,
     row, plain, letters, flags, places, turns, grams, firsts, lasts, tokens, heads, windows, slots,
     near_on, grams_on, words, characters,
     pattern_letters, pattern_flags, patterns,
@@ -230,7 +230,7 @@ def search(  # type: ignore[no-untyped-def]
     gram_floor = floors[1]
     while row < len(rows) - 1:
         count = read_letters(
-            data, starts, ends, rows, folded, longer, kinds, orders, bases, seconds, pairs,
+            data, starts, ends, rows, points, longer, pairs,
             row, plain, letters, flags, places, turns, hashes[rows[row]:],
         )  # fmt: skip
         if count < 0:

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import numba as nb
 
-from aya_data.text.folding import COMPATIBLE, IGNORED, LIMIT, MARK, SEPARATOR, WHITE, WORD
+from aya_data.text.characters import HAN, folded_at, kind_at, parts_of, point_at
+from aya_data.text.folding import IGNORED, MARK, SEPARATOR, WHITE, WORD
 from aya_data.text.kernel import inner_kernel, kernel
-from aya_data.text.shingles import HAN, HAN_FROM, HAN_TO, SELECTORS_FROM, SELECTORS_TO
 
 __all__ = ["MASKED", "grams_of", "letters_of", "passing", "read_letters", "seeds_of", "token_grams", "tokens_in"]
 
@@ -54,9 +54,8 @@ def worth(letter):  # type: ignore[no-untyped-def]
 
 @inner_kernel
 def read_letters(  # type: ignore[no-untyped-def]
-    data, starts, ends, rows, folded, longer, kinds, orders, bases, seconds, pairs,
-    row, plain, letters, flags, places, turns, wholes,
-):  # fmt: skip
+    data, starts, ends, rows, points, longer, pairs, row, plain, letters, flags, places, turns, wholes
+):
     """Read the letters of one text. Returns how many, -1 where it must be folded first.
 
     ``places`` is the byte at which each letter's character begins; ``turns`` the first letter of each piece, then
@@ -68,87 +67,23 @@ def read_letters(  # type: ignore[no-untyped-def]
         turns[piece - rows[row]] = count
         at = starts[piece]
         end = ends[piece]
-        last_order = 0
-        last_base = 0
+        order = nb.int64(0)
+        base = nb.int64(0)
         in_word = False
         whole = FNV_SEED
         spoken = False
         gap = False
         while at < end:
             begin = at
-            point = nb.int64(data[at])
-            if point < 0x80:
-                at += 1
-            elif point < 0xE0:
-                point = (point & 0x1F) << 6 | (nb.int64(data[at + 1]) & 0x3F)
-                at += 2
-            elif point < 0xF0:
-                point = (point & 0x0F) << 12 | (nb.int64(data[at + 1]) & 0x3F) << 6 | (nb.int64(data[at + 2]) & 0x3F)
-                at += 3
+            if plain:
+                value, at = point_at(data, at)
             else:
-                point = (
-                    (point & 0x07) << 18
-                    | (nb.int64(data[at + 1]) & 0x3F) << 12
-                    | (nb.int64(data[at + 2]) & 0x3F) << 6
-                    | (nb.int64(data[at + 3]) & 0x3F)
-                )
-                at += 4
-            left = 1
-            place = 0
-            longest = 0
-            if not plain and point >= 0x80:
-                if point < LIMIT:
-                    order = nb.int64(orders[point])
-                    if order != 0 and order < last_order:
-                        return -1
-                    if seconds[point]:
-                        if 0x1161 <= point <= 0x11C2:
-                            return -1
-                        wanted = nb.uint64(bases[last_base]) << nb.uint64(32) | nb.uint64(point)
-                        low = 0
-                        high = len(pairs)
-                        while low < high:
-                            middle = (low + high) >> 1
-                            if pairs[middle] < wanted:
-                                low = middle + 1
-                            else:
-                                high = middle
-                        if low < len(pairs) and pairs[low] == wanted:
-                            return -1
-                    last_order = order
-                    if order == 0 or bases[point] != point:
-                        last_base = point
-                    value = nb.int64(folded[point])
-                    if value >= 0:
-                        point = value
-                    elif value == -1:
-                        return -1
-                    else:
-                        place = -2 - value
-                        left = nb.int64(longer[place, 0])
-                        longest = left
-                        point = nb.int64(longer[place, 1])
-                else:
-                    last_order = 0
-                    last_base = 0
-                    if COMPATIBLE[0] <= point <= COMPATIBLE[1]:
-                        return -1
-            elif point < 0x80:
-                last_order = 0
-                last_base = point
-                point = nb.int64(folded[point])
-            while left > 0:
-                if longest > 0:
-                    point = nb.int64(longer[place, 1 + longest - left])
-                left -= 1
-                if point < LIMIT:
-                    kind = nb.int64(kinds[point])
-                elif HAN_FROM <= point <= HAN_TO:
-                    kind = HAN
-                elif SELECTORS_FROM <= point <= SELECTORS_TO:
-                    kind = IGNORED
-                else:
-                    kind = SEPARATOR
+                value, at, order, base = folded_at(data, at, order, base, points, pairs)
+                if value == -1:
+                    return -1
+            for part in range(parts_of(value, longer)):
+                point = value if value >= 0 else nb.int64(longer[-2 - value, 1 + part])
+                kind = kind_at(point, points)
                 if kind == WHITE:
                     gap = spoken
                     kind = SEPARATOR
@@ -300,9 +235,8 @@ def token_grams(letters, flags, begin, end, words, characters, grams, firsts, la
 
 @kernel
 def letters_of(  # type: ignore[no-untyped-def]
-    data, starts, ends, rows, folded, longer, kinds, orders, bases, seconds, pairs,
-    row, plain, letters, flags, places, turns, wholes, bounds,
-):  # fmt: skip
+    data, starts, ends, rows, points, longer, pairs, row, plain, letters, flags, places, turns, wholes, bounds
+):
     """Read the letters of texts from ``row`` on, one after the other, while there is room for the longest.
 
     ``bounds[row]`` is where they go. Stops at a text that must be folded first, and returns it.
@@ -310,7 +244,7 @@ def letters_of(  # type: ignore[no-untyped-def]
     while row < len(rows) - 1:
         begin = bounds[row]
         count = read_letters(
-            data, starts, ends, rows, folded, longer, kinds, orders, bases, seconds, pairs,
+            data, starts, ends, rows, points, longer, pairs,
             row, plain, letters[begin:], flags[begin:], places[begin:], turns, wholes[rows[row]:],
         )  # fmt: skip
         if count < 0:

@@ -30,11 +30,12 @@ from aya_data.text import script
 from aya_data.text.language_model import LanguageModel, ModelFile
 from aya_data.text.language_profile import Profile, Profiles, make_profile
 
-__all__ = ["Sample", "calibrate", "prepare"]
+__all__ = ["ENOUGH", "Sample", "calibrate", "left_out", "prepare"]
 
 LOST = 0.02
 CEILING = 0.5
 ENOUGH = 30
+"""Rows of a language, at least, for a line of its own."""
 COST = 4.0
 CONFUSABLE_COST, SIBLING_COST = 0.1, 0.02
 """Parts of the cost: of a language that is easily mixed up with the label's, and of one of its macrolanguage."""
@@ -88,6 +89,33 @@ def calibrate(sample: Sample, model: ModelFile, *, min_letters: int = 20, cost: 
     Raises :class:`InputError` when no language has enough rows.
     """
     meant = [language_labels.variety(label, language_labels.wikipedia(model.labels)) for label in model.labels]
+    rows = _usable(sample, min_letters)
+    declared = _declared(sample, rows, model, meant)
+    labels = _labels(sample, rows, model, meant, cost)
+    if not declared or not labels:
+        raise InputError(
+            f"no language has {ENOUGH} rows that the model {model.name} can be calibrated with",
+            "Give more labelled rows, of at least some twenty letters each.",
+        )
+    return LanguageTable(model.name, model.digest, (), declared, labels)
+
+
+def left_out(sample: Sample, model: ModelFile, *, min_letters: int = 20) -> dict[str, int]:
+    """Return the varieties that the model knows and that have fewer than ``ENOUGH`` rows to calibrate with, and how
+    many they have: the table has no line for them."""
+    known = language_labels.known_varieties(model.labels)
+    counts = dict.fromkeys(sample.varieties, 0)
+    for row in _usable(sample, min_letters).tolist():
+        counts[sample.varieties[row]] += 1
+    return {
+        variety.code: count
+        for variety, count in sorted(counts.items())
+        if count < ENOUGH and language_labels.knows(known, variety.language, variety.script)
+    }
+
+
+def _usable(sample: Sample, min_letters: int) -> Longs:
+    """Return the rows that can be calibrated with."""
     usable = [
         row
         for row, (variety, written) in enumerate(zip(sample.varieties, sample.scripts, strict=True))
@@ -97,15 +125,7 @@ def calibrate(sample: Sample, model: ModelFile, *, min_letters: int = 20, cost: 
         and sample.labels[row, 0] >= 0
         and script.written_in(variety.script, written)
     ]
-    rows = np.array(usable, np.int64)
-    declared = _declared(sample, rows, model, meant)
-    labels = _labels(sample, rows, model, meant, cost)
-    if not declared or not labels:
-        raise InputError(
-            f"no language has {ENOUGH} rows that the model {model.name} can be calibrated with",
-            "Give more labelled rows, of at least some twenty letters each.",
-        )
-    return LanguageTable(model.name, model.digest, (), declared, labels)
+    return np.array(usable, np.int64)
 
 
 def _declared(

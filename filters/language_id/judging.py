@@ -168,14 +168,17 @@ def judge_side(declared: Declarations, measures: Mapping[str, pa.ChunkedArray], 
     detected = _detected(varieties, of_row, meant, labels[:, 0], measured, written, determined, sure, romanised)
     value: list[str | None] = [None] * count
     limit, evidence = value.copy(), value.copy()
-    for row in np.flatnonzero(rule != "").tolist():
+    spoken = [variety.language for variety in meant]
+    noted = np.flatnonzero(chosen != "")
+    best_labels, best_confidences = labels[noted].tolist(), confidences[noted].tolist()
+    for place, row in enumerate(noted.tolist()):
         said = rule[row]
         if said in ("script_mismatch", "romanised"):
             value[row], limit[row] = measured[written[row]], varieties[of_row[row]][1]
         elif said != "unsupported_language":
             value[row], limit[row] = f"{confidence[row]:.4f}", f"{threshold[row]:g}"
-        evidence[row] = _evidence(varieties[of_row[row]], meant, labels[row].tolist(), confidences[row].tolist())
-    best = [*(v.language for v in meant), ""]
+        evidence[row] = _evidence(varieties[of_row[row]], spoken, best_labels[place], best_confidences[place])
+    best = [*spoken, ""]
     return Judged(
         drop, rule, value, limit, evidence, detected, confidence, judged, sure,
         [best[place] for place in labels[:, 0].tolist()],
@@ -211,13 +214,11 @@ def shares_of_lines(
 
 
 def _evidence(
-    declared: tuple[str, str], meant: Sequence[languages.Variety], labels: list[int], confidences: list[float]
+    declared: tuple[str, str], spoken: Sequence[str], labels: Sequence[int], confidences: Sequence[float]
 ) -> str:
     """Say what was declared and what was detected instead, with the confidences."""
     best = ", ".join(
-        f"{meant[label].language} {confidence:.4f}"
-        for label, confidence in zip(labels, confidences, strict=True)
-        if label >= 0
+        f"{spoken[label]} {confidence:.4f}" for label, confidence in zip(labels, confidences, strict=True) if label >= 0
     )
     return f"declared {declared[0]}_{declared[1]}, detected {best}"
 

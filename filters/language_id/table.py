@@ -103,6 +103,10 @@ class LanguageTable:
         """Return the table with other notes."""
         return replace(self, notes=tuple(notes))
 
+    def over(self, other: LanguageTable) -> LanguageTable:
+        """Return the table with the lines of ``other`` where it has none for a variety or label itself."""
+        return replace(self, declared={**other.declared, **self.declared}, labels={**other.labels, **self.labels})
+
     @property
     def text(self) -> str:
         """The table as a file."""

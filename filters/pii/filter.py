@@ -40,6 +40,7 @@ import pyarrow.compute as pc
 from pydantic import Field, model_validator
 
 from aya_data.core import settings
+from aya_data.core.errors import WrongSetting, did_you_mean
 from aya_data.core.settings import wrong
 from aya_data.core.stage import Editor, Edits, Environment, Verdicts
 from aya_data.filters.by_language import LanguageKey, value_for
@@ -109,12 +110,19 @@ class Pii(Editor):
     def __init__(self, settings: Settings, environment: Environment) -> None:
         super().__init__(settings, environment)
         if "phone" in self._actions:
-            known = phone_library().SUPPORTED_REGIONS
-            unknown = sorted({name for names in settings.regions.values() for name in names} - set(known))
+            with WrongSetting.at("kinds", "phone"):
+                known = phone_library().SUPPORTED_REGIONS
+            unknown = [
+                (("regions", key, place), f"there is no country with phone numbers {name!r}", did_you_mean(name, known))
+                for key, names in settings.regions.items()
+                for place, name in enumerate(names)
+                if name not in known
+            ]
             if unknown:
-                raise pii_presidio.unknown_region(unknown[0], known)
+                raise WrongSetting(unknown)
         if settings.presidio is not None:
-            pii_presidio.check(settings.presidio, environment.base)
+            with WrongSetting.at("presidio"):
+                pii_presidio.check(settings.presidio, environment.base)
 
     @cached_property
     def _actions(self) -> dict[str, Action]:

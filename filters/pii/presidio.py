@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from aya_data.core import language_tables, settings
-from aya_data.core.errors import InputError, MissingExtra, NotFound
+from aya_data.core.errors import MissingExtra, WrongSetting
 from aya_data.core.identity import digest
 from aya_data.core.settings import wrong
 from aya_data.filters.by_language import LanguageKey, value_for
@@ -26,7 +26,7 @@ from aya_data.filters.pii.patterns import KINDS, Span, add_apart
 if TYPE_CHECKING:
     from presidio_analyzer import AnalyzerEngine
 
-__all__ = ["Settings", "check", "find", "pin", "unknown_region"]
+__all__ = ["Settings", "check", "find", "pin"]
 
 PLACEHOLDER = re.compile("<[A-Z_]{1,38}>")
 
@@ -54,21 +54,21 @@ class Settings(settings.Settings):
     action: Literal["tag", "mask", "drop"] | None = Field(None, description="Another action than for the other kinds.")
 
 
-def unknown_region(name: str, known: Iterable[str]) -> NotFound:
-    """Return the error for a country that has no phone numbers."""
-    return NotFound("country with phone numbers", name, known)
-
-
 def check(settings: Settings, base: Path) -> None:
-    """Raise :class:`MissingExtra` or :class:`InputError` for what is not installed."""
+    """Raise :class:`MissingExtra`, or :class:`WrongSetting` for the models that are not installed."""
     if importlib.util.find_spec("presidio_analyzer") is None:
         raise MissingExtra("presidio-analyzer", "presidio", "pii with presidio")
-    for model in settings.models.values():
-        installed = model.isidentifier() and importlib.util.find_spec(model) is not None
-        if not installed and not (base / model).is_dir():
-            raise InputError(
-                f"there is no spaCy model {model!r}", f"Run: python -m spacy download {model}, or give its folder."
-            )
+    missing = [
+        (
+            ("models", key),
+            f"there is no spaCy model {name!r}",
+            f"Run: python -m spacy download {name}, or give its folder.",
+        )
+        for key, name in settings.models.items()
+        if not (name.isidentifier() and importlib.util.find_spec(name) is not None) and not (base / name).is_dir()
+    ]
+    if missing:
+        raise WrongSetting(missing)
 
 
 def pin(settings: Settings, base: Path) -> str:

@@ -12,7 +12,8 @@ from functools import cache
 from importlib import resources
 from typing import Any, Literal, Self
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import InitErrorDetails
 
 from aya_data.core import settings
 from aya_data.core.errors import did_you_mean
@@ -142,20 +143,28 @@ class RuleSettings(settings.Settings):
 
 
 def check_rules(rules: Mapping[str, RuleSettings]) -> None:
-    """Raise the error of the first rule that is unknown or cannot hold as it is set."""
+    """Raise what is wrong with rules, each at its place: unknown ones, and those that cannot hold as they are set."""
+    faults: list[tuple[tuple[str, ...], str, str]] = []
     for name, given in rules.items():
         rule = RULES.get(name)
         if rule is None:
-            hint = did_you_mean(name, RULES)
-            raise wrong(f"has no rule {name!r}", hint or f"The rules are {', '.join(RULES)}.")
+            faults.append(((name, "[key]"), "is no rule", did_you_mean(name, RULES)))
+            continue
         low, high = RANGES[rule.unit]
         low = low if rule.least is None else rule.least
-        for place, threshold in [("threshold", given.threshold), *given.languages.items()]:
+        bounds = f"from {low:g} to {high:g}" if high <= 1 else f"at least {low:g}"
+        by_language = [(("languages", key), threshold) for key, threshold in given.languages.items()]
+        for place, threshold in [(("threshold",), given.threshold), *by_language]:
             if threshold is not None and not low <= threshold <= high:
-                bounds = f"from {low:g} to {high:g}" if high <= 1 else f"at least {low:g}"
-                raise wrong(f"sets {place} of {name} to {threshold:g}", f"It is a {rule.unit}: {bounds}.")
+                faults.append(((name, *place), f"must be {bounds}, found {threshold:g}", f"It is a {rule.unit}."))
         if given.on is not None and not rule.movable and given.on != rule.on:
-            raise wrong(f"has {name} read the {given.on}", f"{name} is about the {rule.on} alone.")
+            what = f"must be {rule.on}, found {given.on}"
+            faults.append(((name, "on"), what, f"{name} is about the {rule.on} alone."))
+    if faults:
+        details = [
+            InitErrorDetails(type=wrong(what, said), loc=("rules", *path), input=None) for path, what, said in faults
+        ]
+        raise ValidationError.from_exception_data("Settings", details)
 
 
 class Templates(settings.Settings):

@@ -31,6 +31,7 @@ import pyarrow.compute as pc
 from pydantic import Field
 
 from aya_data.core import settings
+from aya_data.core.errors import WrongSetting
 from aya_data.core.stage import Environment, RowFilter, Verdicts
 from aya_data.filters.toxicity.endpoint import Endpoint, EndpointSettings
 from aya_data.filters.toxicity.model import Classifier, ModelFiles, ModelSettings, locate
@@ -67,7 +68,8 @@ class Toxicity(RowFilter):
         own = settings.classifier
         self.files: ModelFiles | None = None
         if isinstance(own, ModelSettings):
-            self.files = locate(own, base=environment.base, cache=environment.cache, offline=environment.offline)
+            with WrongSetting.at("classifier"):
+                self.files = locate(own, base=environment.base, cache=environment.cache, offline=environment.offline)
 
     def pins(self) -> dict[str, str]:
         own = self.settings.classifier

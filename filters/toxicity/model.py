@@ -27,7 +27,7 @@ import numpy.typing as npt
 from pydantic import Field, model_validator
 
 from aya_data.core import settings
-from aya_data.core.errors import HubUnreachable, InputError, MissingExtra, NotFound
+from aya_data.core.errors import HubUnreachable, InputError, MissingExtra, NotFound, WrongSetting
 from aya_data.core.settings import wrong
 
 __all__ = ["Classifier", "ModelFiles", "ModelSettings", "locate"]
@@ -89,16 +89,35 @@ class ModelFiles:
 def locate(own: ModelSettings, *, base: Path, cache: Path, offline: bool = False) -> ModelFiles:
     """Find a model and check that its labels are those that the settings name.
 
-    Raises :class:`MissingExtra`, :class:`NotFound`, :class:`HubUnreachable` or :class:`InputError`.
+    Raises :class:`WrongSetting` or :class:`HubUnreachable`.
     """
     for library in ("torch", "transformers"):
         if importlib.util.find_spec(library) is None:
-            raise MissingExtra(library, "toxicity", "scoring toxicity with a model of transformers")
+            with WrongSetting.at("kind"):
+                raise MissingExtra(library, "toxicity", "scoring toxicity with a model of transformers")
+    with WrongSetting.at("model"):
+        folder = _folder(own, base, cache, offline)
+        labels, problem = _configured(own, folder)
+        weights = _weights(folder)
+        if not weights:
+            raise NotFound("model", own.model, remedy=f"{folder} holds no {WEIGHTS[0][0]} or {WEIGHTS[1][0]}.")
+    toxic = _toxic(own, labels)
+    sigmoid = _sigmoid(own, problem, labels)
+    tokenizer = sorted({path for pattern in TOKENIZER for path in folder.glob(pattern)})
+    return ModelFiles(folder, labels, toxic, sigmoid, _digest([*tokenizer, *weights]))
+
+
+def _folder(own: ModelSettings, base: Path, cache: Path, offline: bool) -> Path:
     folder = base / Path(own.model).expanduser()
-    if not folder.is_dir():
-        if own.model.count("/") != 1 or own.model.startswith((".", "/", "~")):
-            raise NotFound("model", own.model, remedy=f"Give a folder or a Hub repository (looked for {folder}).")
-        folder = _download(own, cache, offline)
+    if folder.is_dir():
+        return folder
+    if own.model.count("/") != 1 or own.model.startswith((".", "/", "~")):
+        raise NotFound("model", own.model, remedy=f"Give a folder or a Hub repository (looked for {folder}).")
+    return _download(own, cache, offline)
+
+
+def _configured(own: ModelSettings, folder: Path) -> tuple[tuple[str, ...], str | None]:
+    """Return the names of a model's labels, and what kind of problem its configuration says that it solves."""
     try:
         config = json.loads((folder / CONFIG).read_text("utf-8"))
         names = {int(number): str(name) for number, name in (config.get("id2label") or {}).items()}
@@ -106,14 +125,7 @@ def locate(own: ModelSettings, *, base: Path, cache: Path, offline: bool = False
         raise NotFound("model", own.model, remedy=f"{folder} holds no {CONFIG}.") from None
     except (ValueError, AttributeError) as error:
         raise InputError(f"{folder / CONFIG} is not a model's configuration: {error}", "Download it again.") from error
-    labels = tuple(names[number] for number in sorted(names)) or ("LABEL_0", "LABEL_1")
-    weights = _weights(folder)
-    if not weights:
-        raise NotFound("model", own.model, remedy=f"{folder} holds no {WEIGHTS[0][0]} or {WEIGHTS[1][0]}.")
-    toxic = _toxic(own, labels)
-    sigmoid = _sigmoid(own, config.get("problem_type"), labels)
-    tokenizer = sorted({path for pattern in TOKENIZER for path in folder.glob(pattern)})
-    return ModelFiles(folder, labels, toxic, sigmoid, _digest([*tokenizer, *weights]))
+    return tuple(names[number] for number in sorted(names)) or ("LABEL_0", "LABEL_1"), config.get("problem_type")
 
 
 def _toxic(own: ModelSettings, labels: Sequence[str]) -> tuple[int, ...]:
@@ -121,13 +133,12 @@ def _toxic(own: ModelSettings, labels: Sequence[str]) -> tuple[int, ...]:
     if not wanted and len(labels) == 1:
         wanted = tuple(labels)
     if not wanted:
-        raise InputError(
-            f"the model {own.model} does not say which of its labels is toxic: {', '.join(labels)}",
-            "Name them under labels.",
-        )
-    for label in wanted:
+        what = f"the model {own.model} does not say which of its labels is toxic: {', '.join(labels)}"
+        raise WrongSetting([(("labels",), what, "Name them under labels.")])
+    for place, label in enumerate(wanted):
         if label not in labels:
-            raise NotFound(f"label of the model {own.model}", label, labels)
+            with WrongSetting.at("labels", place):
+                raise NotFound(f"label of the model {own.model}", label, labels)
     return tuple(sorted({labels.index(label) for label in wanted}))
 
 

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from aya_data.builders.arbitrage.arbiters.reward_model import VllmRewardModel, VllmRewardSettings
 from aya_data.builders.arbitrage.teachers.transformers_engine import TransformersSettings, TransformersTeacher
-from aya_data.builders.arbitrage.teachers.vllm_engine import VllmScorer, VllmScorerSettings, VllmSettings, VllmTeacher
+from aya_data.builders.arbitrage.teachers.vllm_engine import VllmSettings, VllmTeacher
 from aya_data.core import license as licenses
 from aya_data.core.errors import InputError
 from aya_data.core.generation import Place, voice_key
@@ -28,7 +29,7 @@ def settings(**more: Any) -> VllmSettings:
 def environment(tmp_path: Path) -> Environment:
     """A folder with files that stand for a model and an adapter; nobody loads them."""
     files = {
-        "model/config.json": "{}",
+        "model/config.json": '{"num_labels": 1}',
         "model/model.safetensors": "weights",
         "model/tokenizer.json": "{}",
         "adapter/adapter_config.json": "{}",
@@ -71,11 +72,11 @@ def test_a_voice_is_the_model_and_what_shapes_its_answers_not_what_runs_it(envir
 
 def test_a_scorer_s_precision_is_part_of_it(environment: Environment) -> None:
     def key(**more: Any) -> str:
-        own = VllmScorerSettings.model_validate({"engine": "vllm", "model": "model", **more})
-        return voice_key(VllmScorer("tiny", own, environment))
+        given = {"kind": "reward_model", "engine": "vllm", "model": "model", **more}
+        return voice_key(VllmRewardModel("tiny", VllmRewardSettings.model_validate(given), environment))
 
-    assert key() == key(max_num_seqs=3)
-    assert len({key(), key(dtype="bfloat16"), key(dtype="float32"), key(quantization="fp8")}) == 4
+    assert key() == key(max_num_seqs=3) == key(dtype="float32")
+    assert len({key(), key(dtype="bfloat16"), key(quantization="fp8")}) == 3
 
 
 @pytest.mark.parametrize(
@@ -110,6 +111,6 @@ def test_without_vllm_the_error_says_where_to_name_it(environment: Environment, 
     with pytest.raises(InputError) as caught, voice.session(Place(tmp_path, tmp_path / "t", tmp_path / "log")):
         pass
     assert str(caught.value) == (
-        "there is no vllm beside this package. Install it in an environment of its own, and name that environment's "
-        "interpreter under 'python'."
+        "tiny: there is no vllm beside this package. Install it in an environment of its own, and name that "
+        "environment's interpreter under 'python'."
     )

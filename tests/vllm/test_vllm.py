@@ -13,13 +13,14 @@ from typing import Any, cast
 
 import pytest
 
+from aya_data.builders.arbitrage.arbiters.reward_model import VllmRewardModel, VllmRewardSettings
 from aya_data.builders.arbitrage.teachers.host import HostSession
-from aya_data.builders.arbitrage.teachers.transformers_engine import TransformersSettings, TransformersTeacher
-from aya_data.builders.arbitrage.teachers.vllm_engine import VllmScorer, VllmScorerSettings, VllmSettings, VllmTeacher
-from aya_data.core import license as licenses
+from aya_data.builders.arbitrage.teachers.transformers_engine import TransformersTeacher
+from aya_data.builders.arbitrage.teachers.vllm_engine import VllmSettings, VllmTeacher
 from aya_data.core.errors import InputError
 from aya_data.core.generation import ABSENT, LENGTH, STOP, Answer, Place, Request, Voice, voice_key
-from aya_data.core.stage import Environment
+from tests.tiny_models import environment
+from tests.tiny_models import teacher as transformers_teacher
 from tests.vllm.conftest import lora
 
 PROMPTS = [
@@ -40,12 +41,9 @@ ENGINE: dict[str, Any] = {
     "max_num_seqs": 32,
     "max_length": 512,
 }
+SCORER: dict[str, Any] = {"kind": "reward_model", **ENGINE}
 CLOSE = 1e-4
 """The most that a score differs from transformers'; a logit in float32, some 1 in size, through other kernels."""
-
-
-def environment(base: Path) -> Environment:
-    return Environment(base, base / "cache", True, 7, None, licenses.policy("any"))
 
 
 def teacher(base: Path, model: Path, sampling: dict[str, Any], **more: Any) -> VllmTeacher:
@@ -55,17 +53,8 @@ def teacher(base: Path, model: Path, sampling: dict[str, Any], **more: Any) -> V
 
 
 def by_transformers(base: Path, model: Path, sampling: dict[str, Any], **more: Any) -> TransformersTeacher:
-    settings = TransformersSettings.model_validate(
-        {
-            "engine": "transformers",
-            "model": str(model),
-            "device": "cpu",
-            "max_length": ENGINE["max_length"],
-            "sampling": {"n": 1, "temperature": 0, "max_tokens": 24, **sampling},
-            **more,
-        }
-    )
-    return TransformersTeacher("tiny", settings, environment(base))
+    given = {"device": "cpu", "max_length": ENGINE["max_length"], **more}
+    return transformers_teacher(base, model, {"max_tokens": 24, **sampling}, **given)
 
 
 def running(voice: Voice, place: Place) -> AbstractContextManager[HostSession]:
@@ -182,8 +171,10 @@ def test_scores_are_the_logits_of_a_plain_forward_pass(scorer: Path, tmp_path: P
         for prompt in PROMPTS
         for answer in ("Paris.", "başkenti Ankara'dır. " * 8, "…")
     ]
-    settings = VllmScorerSettings.model_validate({**ENGINE, "model": str(scorer), "max_num_seqs": 5})
-    with running(VllmScorer("tiny", settings, environment(tmp_path)), place) as session:
+    settings = VllmRewardSettings.model_validate(
+        {"kind": "reward_model", **ENGINE, "model": str(scorer), "max_num_seqs": 5}
+    )
+    with running(VllmRewardModel("tiny", settings, environment(tmp_path)), place) as session:
         asked = [Request(str(number), turns, 0) for number, turns in enumerate(conversations)]
         found = answered(session, asked)
         alone = answered(session, asked[:1])
@@ -287,9 +278,9 @@ def test_each_group_of_devices_has_an_engine_of_its_own(
 def test_what_cannot_be_asked_is_refused_in_one_line(
     language_model: Path, scorer: Path, tmp_path: Path, place: Place
 ) -> None:
-    settings = VllmScorerSettings.model_validate({**ENGINE, "model": str(language_model)})
+    settings = VllmRewardSettings.model_validate({**SCORER, "model": str(language_model)})
     with pytest.raises(InputError) as caught:
-        with running(VllmScorer("tiny", settings, environment(tmp_path)), place):
+        with running(VllmRewardModel("tiny", settings, environment(tmp_path)), place):
             pass
     assert str(caught.value) == (
         "tiny: the model is LlamaForCausalLM, not one for sequence classification. It is no reward model."

@@ -51,14 +51,14 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from aya_data.builders.arbitrage.arbiter import Arbiter
 from aya_data.builders.arbitrage.completions import conversations
 from aya_data.builders.arbitrage.lengths import relative_lengths
 from aya_data.builders.arbitrage.penalties import UNKNOWN, foreign, is_cut_off
 from aya_data.core.generation import LENGTH
-from aya_data.core.settings import Number, Settings
+from aya_data.core.settings import Number, Settings, wrong
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -97,6 +97,12 @@ class Weights(Settings):
     truncation: Number = Field(default=ONE, ge=0, le=10, description="Not being cut off.")
     length: Number = Field(default=ONE, ge=0, le=10, description="A length that is usual in its language.")
     substance: Number = Field(default=ONE, ge=0, le=10, description="Words rather than symbols.")
+
+    @model_validator(mode="after")
+    def _check(self) -> Weights:
+        if not any(getattr(self, name) for name in FACTORS):
+            raise wrong("weighs every factor with 0", "Weigh one of them with more.")
+        return self
 
 
 class HeuristicSettings(Settings):

@@ -112,7 +112,7 @@ def terms(texts: Sequence[str]) -> Terms:
     keys, stamps, counts, places = table(longest)
     _terms(
         points, bounds, kinds, letters, white, hashes, weights, sizes, ends, repeated, solid, keys, stamps, counts,
-        places,
+        places, np.zeros(OTHER_GRAM, np.uint64),
     )  # fmt: skip
     count = int(ends[-1])
     return Terms(hashes[:count].copy(), weights[:count].copy(), ends, repeated, solid)
@@ -184,9 +184,8 @@ def _characters() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8], npt.NDA
 @kernel
 def _terms(  # type: ignore[no-untyped-def]
     points, bounds, kinds, letters, white, hashes, weights, sizes, ends, repeated, solid, keys, stamps, counts,
-    places,
+    places, recent,
 ):  # fmt: skip
-    recent = np.zeros(OTHER_GRAM, np.uint64)
     stamp = 0
     count = 0
     for text in range(len(bounds) - 1):
@@ -260,7 +259,7 @@ def _terms(  # type: ignore[no-untyped-def]
             total += sizes[index]
         n = REPEATED_CHARACTERS if 2 * unspaced > count - begin else REPEATED_WORDS
         stamp += 1
-        again, _, _ = repeated_grams(
+        again, _, _, _ = repeated_grams(
             hashes[begin:count], sizes[begin:count], count - begin, n, keys, stamps, counts, stamp
         )
         stamp += 1

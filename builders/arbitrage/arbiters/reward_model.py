@@ -12,25 +12,16 @@ none. Scores of different reward models do not compare; the ensemble makes z-sco
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from pydantic import Field
 
 from aya_data.builders.arbitrage.arbiter import Arbiter
 from aya_data.builders.arbitrage.completions import conversations
-from aya_data.builders.arbitrage.teachers.host import Host, HostSession, interpreter
-from aya_data.builders.arbitrage.teachers.local_model import LocalModel
-from aya_data.builders.arbitrage.teachers.transformers_engine import (
-    AHEAD,
-    Batching,
-    check_libraries,
-    process_settings,
-    replicas,
-)
-from aya_data.builders.arbitrage.teachers.vllm_engine import VllmScorer, VllmScorerSettings
-from aya_data.core.errors import InputError
-from aya_data.core.generation import Asked, Place, Request, Session, Voice, request_key, voice_key
+from aya_data.builders.arbitrage.teachers.local_voice import LocalVoice
+from aya_data.builders.arbitrage.teachers.transformers_engine import TransformersEngine, TransformersVoice
+from aya_data.builders.arbitrage.teachers.vllm_engine import VllmEngine, VllmVoice
+from aya_data.core.generation import Asked, Request, Voice, request_key, voice_key
 from aya_data.core.stage import Environment
 
 if TYPE_CHECKING:
@@ -49,7 +40,7 @@ Precision = Literal["auto", "float32", "bfloat16", "float16"]
 PRECISION: Final = "The precision of its arithmetic; in less than float32, scores move with the batch."
 
 
-class TransformersRewardSettings(Batching):
+class TransformersRewardSettings(TransformersEngine):
     """Settings of the arbiter ``reward_model`` that transformers runs."""
 
     kind: Literal["reward_model"] = Field(description="A model that was trained to score answers.")
@@ -59,10 +50,11 @@ class TransformersRewardSettings(Batching):
     dtype: Precision = Field("float32", description=PRECISION)
 
 
-class VllmRewardSettings(VllmScorerSettings):
+class VllmRewardSettings(VllmEngine):
     """Settings of the arbiter ``reward_model`` that vLLM runs."""
 
     kind: Literal["reward_model"] = Field(description="A model that was trained to score answers.")
+    engine: Literal["vllm"] = Field(description="A reward model that vLLM runs, in a process of its own.")
     dtype: Precision = Field("float32", description=PRECISION)
 
 
@@ -70,69 +62,41 @@ RewardModelSettings = Annotated[TransformersRewardSettings | VllmRewardSettings,
 """The settings of the arbiter ``reward_model``, whatever its engine."""
 
 
-def _check_labels(name: str, config: Mapping[str, Any]) -> None:
-    """Raise :class:`InputError` where a model's configuration does not say that it has one label."""
-    labels = config.get("id2label")
-    count = len(labels) if isinstance(labels, dict) else config.get("num_labels", 2)
-    if count != 1:
-        raise InputError(
-            f"the model {name!r} has {count} labels, and a reward model has one",
-            "Choose a model that was trained to give one reward.",
-        )
-
-
-def _identity(model: LocalModel, dtype: str) -> dict[str, Any]:
-    """What scores depend on, whatever engine runs the model. Raises :class:`InputError` for other models."""
-    _check_labels(model.settings.model, model.config())
-    return {**model.identity(), "scores": "logit", "dtype": dtype}
-
-
-class TransformersRewardModel(Voice):
-    """A reward model in a process of its own; it answers a conversation with a number."""
-
-    def __init__(
-        self,
-        name: str,
-        settings: TransformersRewardSettings,
-        environment: Environment,
-        path: tuple[str, ...] = ("arbiter",),
-    ) -> None:
-        self.name = name
-        self.settings = settings
-        self.environment = environment
-        self.model = LocalModel(settings, environment, path=path)
+class _RewardModel(LocalVoice):
+    """A model that answers a conversation with a number, whatever engine runs it."""
 
     def identity(self) -> Mapping[str, Any]:
-        """Digests of all files of the model, its chat template, and the precision."""
-        return _identity(self.model, self.settings.dtype)
+        """Digests of all files of the model, its chat template, and the precision.
 
-    def session(self, place: Place) -> AbstractContextManager[Session]:
-        """Start the processes and load the model; downloads what is missing of it first."""
-        own = self.settings
-        check_libraries(own, "a reward model of transformers")
-        _check_labels(own.model, self.model.config())
-        host = Host(
-            self.name,
-            {"task": "score", **process_settings(own, self.model)},
-            replicas=replicas(own.device),
-            window=AHEAD * own.batch_size,
-            python=interpreter(own.python, self.environment.base),
-        )
-        return HostSession(host, place)
+        Raises :class:`~aya_data.core.errors.WrongSetting` where its configuration does not say that it has one label.
+        """
+        config = self.model.config()
+        labels = config.get("id2label")
+        count = len(labels) if isinstance(labels, dict) else config.get("num_labels", 2)
+        if count != 1:
+            what = f"the model {self.settings.model!r} has {count} labels, and a reward model has one"
+            raise self.wrong("model", what, "Choose a model that was trained to give one reward.")
+        return {**self.model.identity(), "scores": "logit", "dtype": self.settings.dtype}
+
+    def task(self) -> Mapping[str, Any]:
+        """To score."""
+        return {"task": "score"}
 
 
-class VllmRewardModel(VllmScorer):
+class TransformersRewardModel(_RewardModel, TransformersVoice):
+    """A reward model that transformers runs."""
+
+    settings: TransformersRewardSettings
+
+
+class VllmRewardModel(_RewardModel, VllmVoice):
     """A reward model that vLLM runs. It is the same voice as the same model under transformers."""
 
     settings: VllmRewardSettings
 
     def identity(self) -> Mapping[str, Any]:
-        """Digests of all files of the model, its chat template, and the precision."""
-        quantization = self.settings.quantization
-        return {
-            **_identity(self.model, self.settings.dtype),
-            **({} if quantization is None else {"quantization": quantization}),
-        }
+        """What it is under any engine, and whether it was quantised."""
+        return {**super().identity(), **self.quantized()}
 
 
 class RewardModelArbiter(Arbiter):

@@ -40,6 +40,7 @@ from aya_data.core.identity import draw, draws
 from aya_data.core.settings import Number, Settings, also, wrong
 
 __all__ = [
+    "LEAST",
     "Assignment",
     "Contender",
     "Fault",
@@ -51,6 +52,7 @@ __all__ = [
     "route",
     "second",
     "unknown",
+    "unserved",
 ]
 
 Kind = Literal["reward", "random", "single", "translate", "fixed", "learned"]
@@ -63,6 +65,8 @@ Hashes = npt.NDArray[np.uint64]
 
 NOBODY: Final = -1
 SHARE, PICK = "arbitrage share", "arbitrage teacher"
+LEAST: Final = 50
+"""So many scored prompts are the fewest to train a router on."""
 NEEDS: Final[Mapping[str, tuple[str, ...]]] = {
     "single": ("teacher",),
     "translate": ("teacher",),
@@ -91,10 +95,10 @@ def unknown(named: Iterable[tuple[tuple[str | int, ...], str]], teachers: Collec
 
 
 class RouterSettings(Settings):
-    """The learned router: a linear classifier of prompts."""
+    """The learned router: a fastText classifier of prompts."""
 
-    epochs: int = Field(default=10, ge=1, le=1000, description="Passes over the scored prompts.")
-    learning_rate: Number = Field(default=Decimal("0.1"), gt=0, le=10, description="Step of AdaGrad.")
+    epochs: int = Field(default=50, ge=1, le=1000, description="Passes over the scored prompts.")
+    learning_rate: Number = Field(default=Decimal("0.2"), gt=0, le=10, description="The first step; it falls to 0.")
     buckets: int = Field(default=65_536, ge=1, le=10_000_000, description="Places that features are hashed to.")
 
 
@@ -190,10 +194,13 @@ class RoutingSettings(Settings):
             found.append((("routing", "teacher"), what, some or "Give it the engine 'translated', or route by single."))
         return found
 
-    def check(self, teachers: Collection[str], translated: Collection[str] | None = None) -> None:
-        """Raise the first of :meth:`faults` as a validator does."""
-        for _, what, remedy in self.faults(teachers, translated):
-            raise wrong(what, remedy)
+    def too_few(self, prompts: int) -> list[Fault]:
+        """Return the fault of a share of so many prompts that is too small to train a router on, if it is one."""
+        scored = prompts * (self.share or 0)
+        if self.kind != "learned" or scored >= LEAST:
+            return []
+        what = f"leaves some {scored:.0f} of {prompts} prompts to train a router on, too few: {LEAST} are the least"
+        return [(("routing", "share"), what, "Raise share, or add prompts.")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,15 +328,60 @@ def identities(contenders: Sequence[Contender], seed: int) -> list[int]:
     return list(out.values())
 
 
+def _named(routing: RoutingSettings, language: str, script: str) -> str | None:
+    """Return the name of the teacher that the settings name for a variety, if any."""
+    if routing.teacher is not None:
+        return routing.teacher
+    declared = routing.teachers or {}
+    label = label_for(declared, language, script)
+    return None if label is None else declared[label]
+
+
 def _declared(routing: RoutingSettings, contenders: Sequence[Contender], language: str, script: str) -> int:
     """Return the place of the teacher that the settings name for a variety."""
-    if routing.teacher is not None:
-        name: str | None = routing.teacher
-    else:
-        declared = routing.teachers or {}
-        label = label_for(declared, language, script)
-        name = None if label is None else declared[label]
+    name = _named(routing, language, script)
     return next((index for index, contender in enumerate(contenders) if contender.name == name), NOBODY)
+
+
+def unserved(
+    wanted: Sequence[tuple[str, str]],
+    asked_for: Mapping[str, Callable[[str, str], bool]],
+    routing: RoutingSettings,
+) -> list[Fault]:
+    """Return the fault of a routing that has no teacher for any of the ``wanted`` varieties, if there is one.
+
+    Where it has one for some of them, prompts in the others are dropped with the reason ``no_teacher``: the sources of
+    the prompts may hold none. ``asked_for`` says by name of a teacher for which language and script it is asked.
+    """
+    named = routing.kind in ("single", "translate") or routing.teachers is not None
+    alone: list[str] = []
+    nowhere: list[str] = []
+    for language, script in wanted:
+        if not any(asked(language, script) for asked in asked_for.values()):
+            nowhere.append(f"{language}_{script}")
+        elif named:
+            name = _named(routing, language, script)
+            if name is None or not (name in asked_for and asked_for[name](language, script)):
+                alone.append(f"{language}_{script}")
+    found: list[Fault] = []
+    if len(nowhere) + len(alone) < len(wanted):
+        return found
+    if nowhere:
+        what = f"no teacher is asked for {_some(nowhere)}, which the spec's languages name"
+        found.append((("teachers",), what, "Leave 'languages' of a teacher out, or add them to it."))
+    if alone and routing.teachers is not None:
+        what = f"names no teacher that is asked for {_some(alone)}, which the spec's languages name"
+        found.append((("routing", "teachers"), what, "Name one for them, or one under 'default'."))
+    elif alone:
+        what = f"is {routing.teacher!r}, which is not asked for {_some(alone)}, which the spec's languages name"
+        found.append(
+            (("routing", "teacher"), what, f"Add them to the languages of {routing.teacher}, or leave those out.")
+        )
+    return found
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def decisions_schema() -> pa.Schema:
@@ -340,7 +392,9 @@ def decisions_schema() -> pa.Schema:
 
     * ``only_one``: ``reward`` had one answer to take;
     * ``penalised``: every answer has a penalty, and the settings drop such prompts, or every answer is empty;
-    * ``none``: there was no answer, or none with a score where the rule needs one.
+    * ``none``: there was no answer;
+    * ``no_score``: there were answers, and none has a score, which the rule needs;
+    * ``no_teacher``: there was nobody to ask about a prompt in its language.
 
     ``candidates`` counts the answers that it was taken from, ``tied`` those of them that shared the best score (1: no
     tie). ``penalised`` says of the answer that is taken whether it has a penalty.
@@ -394,6 +448,8 @@ def route(
     taken = np.full(count, NOBODY, np.int64)
     taken[rows[~dropped]] = best[~dropped]
     reason = np.full(count, "none", object)
+    reason[~_somebody(prompts, contenders, given, routing)] = "no_teacher"
+    reason[row[reward]] = "no_score"
     several = np.where(candidates > 1, "reward", "only_one")
     reason[rows] = np.where(dropped, "penalised", np.where(given.scored[rows], several, routing.kind))
     held = scores.select(["teacher", "sample", "key", "score"]).take(pa.array(taken, mask=taken == NOBODY))
@@ -409,6 +465,17 @@ def route(
         "penalised": _placed(count, rows, bad).astype(np.bool_),
     }
     return pa.table(columns).cast(decisions_schema())
+
+
+def _somebody(prompts: pa.Table, contenders: Sequence[Contender], given: Assignment, routing: RoutingSettings) -> Mask:
+    """Return for which prompts there is a teacher to ask."""
+    found = np.zeros(len(given.scored), np.bool_)
+    for asked in given.asked.values():
+        found |= asked
+    if routing.rounds == 2:
+        held = _Prompts.of(prompts, contenders)
+        found |= held.allowed[held.variety].any(axis=1) if len(found) else found
+    return found
 
 
 def _placed(count: int, rows: Longs, values: npt.NDArray[Any]) -> npt.NDArray[np.int32]:

@@ -64,6 +64,7 @@ def bias(collected: Collected, families: Mapping[str, str | None]) -> dict[str, 
     return {
         "prompts": len(collected.hashes),
         "completions": len(collected.teacher),
+        "scored": int((collected.scores[FINAL] != ABSENT).sum()),
         "length": [row for name in shown for row in _length(collected, name)],
         "without_length": _without_length(collected),
         "position": [_position(collected, name) for name in sorted(collected.positions)],

@@ -8,7 +8,9 @@ so no strategy is tried on what it has learned from. ``reward`` sees all answers
 The arbiter that routes is not a fair judge of its own choice: of equally good answers it takes those that it overrates.
 Another arbiter, which takes no part in the choice, is; ``measured`` names it.
 
-``gain`` is the difference to ``best_single``, paired by prompt. Intervals are those of
+``gain`` is the difference to ``best_single``, paired by prompt: the teacher that the scores of the other half name, so
+a choice that one has before the answers are there. ``best`` is the one teacher with the best mean on all of these
+prompts, which is known only afterwards, and what ``reward`` gains over it. Intervals are those of
 :mod:`~aya_data.builders.arbitrage.statistics.intervals`; they do not know that what was learned could have come out
 otherwise.
 """
@@ -75,6 +77,7 @@ def compare(
     if rows:
         rows.insert(3 + (crossed is not None), table.random(reference))
     return {
+        "best": table.best() if rows else None,
         "measured": measured or "final",
         "independent": independent,
         "prompts": len(table.prompts),
@@ -147,6 +150,20 @@ class _Table:
     def _means(self, rows: npt.NDArray[np.bool_]) -> Floats:
         count = self.asked[rows].sum(axis=0)
         return np.where(count > 0, self.above[rows].sum(axis=0) / np.maximum(count, 1), -np.inf)
+
+    def best(self) -> dict[str, Any] | None:
+        """Describe the best of the teachers that are asked for all prompts, and what the best answers gain over it."""
+        everywhere = np.flatnonzero(self.asked.all(axis=0))
+        if not len(everywhere):
+            return None
+        total = self.value.sum(axis=0)
+        # Equal means go by what teachers are, not by their place.
+        index = next(at for at in self.order.tolist() if at in everywhere and total[at] == total[everywhere].max())
+        there = np.arange(len(self.prompts))
+        value, gained = self.value[there, index], self.value[there, self.reward]
+        found = self._described(there, FINE * gained, FINE * value, FINE * self.paid[there, index])
+        mean = self._described(there, FINE * value, FINE * value, FINE * self.paid[there, index])["mean"]
+        return {"teacher": self.names[index], "mean": mean, "gain": found["gain"]}
 
     def taken(self, kind: str, teacher: str | None, chosen: Longs, reference: Longs) -> dict[str, Any]:
         """Describe a strategy by the teacher that it takes of each prompt, -1 where it has none."""

@@ -5,9 +5,11 @@ given back for certain only when its process has ended. A :class:`Host` says wha
 it running. The processes speak :mod:`~aya_data.builders.arbitrage.teachers.hosted_protocol`; several (one for each
 group of GPUs) take from one stream of requests.
 
-A process that dies is named and started again, and what it had not answered is asked again, one by one, so that a
-request that kills it is found: one that did so twice, alone, fails with that reason, and the others go on. Three deaths
-in a row without an answer between them stop the build.
+A process that dies is named and started again, and what it had not answered is asked again in halves: the half at
+which it dies again is halved again, so that a request that kills it is found among n after log2 n more deaths, and what
+no longer kills in less company is just answered. A request that killed it twice, alone, fails with that reason, and the
+others go on. Single deaths at three conversations, or three that failed, without an answer between them, stop the
+build; so do three deaths with nothing to answer. Samples of one conversation are one.
 
 Each process leads a process group of its own, and the whole group is killed when the session is left; the next model
 starts when they are all gone. When *this* process is killed, by SIGKILL too, the kernel ends the pipe to them, on which
@@ -39,21 +41,25 @@ from typing import Any, Final
 
 from aya_data.builders.arbitrage.teachers.hosted_protocol import frame, frames
 from aya_data.core import durable
-from aya_data.core.errors import BuildError, InputError
+from aya_data.core.errors import BuildError, InputError, WrongSetting
 from aya_data.core.generation import ABSENT, FAILED, STOP, Answer, Place, Request
 
 __all__ = ["Host", "HostSession", "Replica", "interpreter"]
 
-DATA_FILES = ("hosted_protocol.py", "hosted.py")
+DATA_FILES = ("hosted_protocol.py",)
 PACKAGE: Final = "aya_data.builders.arbitrage.teachers"
 DEATHS: Final = 3
-"""So many deaths in a row, without an answer between them, stop the build."""
+"""Deaths alone at so many conversations, or with nothing in flight so often, without an answer between them, stop the
+build."""
 ALONE: Final = 2
 """A request that was the only one in flight at so many deaths fails."""
 PULSE: Final = 1.0
 """Seconds without an answer after which the caller hears that there is none."""
 TAIL: Final = 4
 """Lines of the log that an error shows."""
+
+
+Conversation = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,16 +83,22 @@ class Host:
 
     name: str
     settings: Mapping[str, Any]
-    scripts: Sequence[str | Path] = ("hosted.py", "hosted_protocol.py")
+    scripts: Sequence[str | Path]
     replicas: Sequence[Replica] = (Replica(),)
     window: int = 256
     python: Path | None = None
+    path: tuple[str, ...] = ()
+    """Where the settings of the voice stand among those of the source, for errors."""
     start_limit: float = 3600.0
     """Seconds that loading may take."""
     patience: float = 1800.0
     """Seconds without any step of the engine, requests being there, after which it counts as stuck."""
     grace: float = 5.0
     """Seconds that a process has to end by itself before its group is killed."""
+
+    def wrong(self, setting: str, what: str, remedy: str) -> WrongSetting:
+        """Return the error that a setting of the voice is wrong."""
+        return WrongSetting([((*self.path, setting), f"{self.name}: {what}", remedy)])
 
 
 def interpreter(name: str | None, base: Path) -> Path | None:
@@ -112,8 +124,6 @@ class _Held:
     asked: int = 0
     deaths: int = 0
     """At which it was the only one in flight."""
-    suspect: bool = False
-    """In flight when the process died; it is asked alone from then on."""
 
 
 class _Process:
@@ -122,8 +132,16 @@ class _Process:
     def __init__(self, host: Host, replica: Replica, folder: Path, log: Path) -> None:
         self.host, self.replica, self.folder, self.log = host, replica, folder, log
         self.held: dict[int, _Held] = {}
-        self.suspects: deque[_Held] = deque()
-        self.deaths = 0
+        self.suspects: deque[list[_Held]] = deque()
+        """What was in flight when it died, in groups of which it is asked one at a time; the last is the next."""
+        self.searching = False
+        """Whether it holds such a group."""
+        self.deaths = self.empty = 0
+        """Since its last answer: all, and those with nothing in flight."""
+        self.alone: set[Conversation] = set()
+        """Which were alone in flight at deaths since its last answer, or since one of them failed."""
+        self.failed: set[Conversation] = set()
+        """Which failed since its last answer."""
         self.facts: Mapping[str, Any] | None = None
         self.error: Mapping[str, Any] | None = None
         self.running = False
@@ -153,10 +171,8 @@ class _Process:
         except OSError as error:
             os.close(mine_in)
             os.close(mine_out)
-            raise InputError(
-                f"{self.host.name}: {self.host.python or sys.executable} cannot be run: {error.strerror}",
-                "Check 'python'.",
-            ) from error
+            what = f"{self.host.python or sys.executable} cannot be run: {error.strerror}"
+            raise self.host.wrong("python", what, "Name the python of an environment.") from error
         finally:
             for descriptor in (its_in, its_out, log):
                 os.close(descriptor)
@@ -202,8 +218,8 @@ class _Process:
 
     @property
     def room(self) -> int:
-        """How many new requests it may be sent: none before all suspects have been asked, each alone."""
-        if not self.ready or self.suspects or any(held.suspect for held in list(self.held.values())[:1]):
+        """How many new requests it may be sent: none before all suspects have been asked."""
+        if not self.ready or self.suspects or (self.searching and self.held):
             return 0
         return self.host.window - len(self.held)
 
@@ -255,7 +271,7 @@ class _Process:
 class HostSession:
     """The processes of one model, ready to be asked. Use it as a context manager, from one thread.
 
-    Raises, on entering, :class:`InputError` for a model or interpreter that cannot be used and :class:`BuildError`
+    Raises, on entering, :class:`WrongSetting` for a model or interpreter that cannot be used and :class:`BuildError`
     where loading it fails otherwise, with the end of the log.
     """
 
@@ -336,8 +352,10 @@ class HostSession:
     def _send(self, requests: Iterator[Request], more: bool) -> bool:
         """Fill up all processes, the emptiest first; return whether there may be more requests."""
         for process in self._processes:
-            if process.suspects and process.ready and not process.held:
-                process.ask(self._next(), process.suspects.popleft())
+            if process.ready and not process.held:
+                process.searching = bool(process.suspects)
+                for held in process.suspects.pop() if process.suspects else ():
+                    process.ask(self._next(), held)
         while more:
             process = max(self._processes, key=lambda one: one.room)
             if process.room <= 0:
@@ -391,7 +409,9 @@ class HostSession:
         elif kind == "answer":
             held = process.held.pop(message["id"], None)
             process.idle = 0.0
-            process.deaths = 0
+            process.deaths = process.empty = 0
+            process.alone.clear()
+            process.failed.clear()
             if held is not None:
                 yield _answer(held, message)
 
@@ -408,33 +428,45 @@ class HostSession:
         how = stuck or how
         error = process.error
         name = self.host.name
-        if error is not None and (process.facts is None or error["input"]):
-            if error["input"]:
-                raise InputError(f"{name}: {error['reason']}", error["remedy"])
+        if error is not None and error["setting"]:
+            raise self.host.wrong(error["setting"], error["reason"], error["remedy"])
+        if error is not None and process.facts is None:
             raise BuildError(f"{name}: the model cannot be loaded: {error['reason']}", self._seen(process, False))
         if error is not None:
             how = error["reason"]
-        process.deaths += 1
-        loading = process.facts is None
-        if process.deaths >= DEATHS or (loading and process.deaths == 1):
-            while_ = "while it was loaded" if loading else f"{DEATHS} times without an answer"
-            raise BuildError(f"{name}: the model's process died {while_}: {how}", self._seen(process, True))
         held = list(process.held.values())
         process.held.clear()
-        for one in held:
-            one.suspect = True
-        process.start()
-        if len(held) != 1:
-            process.suspects.extend(held)
-            return
-        (one,) = held
+        process.deaths += 1
+        process.empty += not held
+        answer = self._killed(process, held[0], how) if len(held) == 1 else None
+        loading = process.facts is None
+        hopeless = None
+        if max(len(process.alone), len(process.failed), process.empty) >= DEATHS or (loading and process.deaths == 1):
+            while_ = "while it was loaded" if loading else f"{process.deaths} times without an answer"
+            hopeless = BuildError(f"{name}: the model's process died {while_}: {how}", self._seen(process, True))
+        if hopeless is None or answer is not None:
+            process.start()
+        if answer is not None:
+            yield answer  # before the build stops, too: the next one need not find it again
+        if hopeless is not None:
+            raise hopeless
+        if len(held) > 1:
+            half = (len(held) + 1) // 2
+            process.suspects += [held[half:], held[:half]]
+
+    def _killed(self, process: _Process, one: _Held, how: str) -> Answer | None:
+        """A process died while it held this request alone; return its answer if it has failed."""
         one.deaths += 1
+        conversation = tuple(one.request.messages)
         if one.deaths >= ALONE:
+            process.alone.clear()
+            process.failed.add(conversation)
             reason = f"the model's process died {ALONE} times while it answered this request alone: {how}"
-            yield Answer(one.request.key, finish=FAILED, reason=reason, attempts=one.asked)
-        else:
-            # Others first: they show whether it is this request or the model.
-            process.suspects.append(one)
+            return Answer(one.request.key, finish=FAILED, reason=reason, attempts=one.asked)
+        process.alone.add(conversation)
+        # Others first: they show whether it is this request or the model.
+        process.suspects.appendleft([one])
+        return None
 
     def _seen(self, process: _Process, tail: bool) -> str:
         lines = _last_lines(process.log) if tail else []

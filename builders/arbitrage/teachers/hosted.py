@@ -3,8 +3,9 @@
 A script of its own (see :mod:`hosted_protocol`): it needs torch and transformers, peft for adapters, and nothing of
 this package.
 
-**Completions** are generated in batches of similar length, padded on the left and masked. Which requests share a batch
-must not matter. So every request draws its tokens from a stream of its own: step ``k`` takes the token at the quantile
+**Completions** are generated in batches of similar length, padded on the left and masked; or each takes the place of
+one that has ended (:mod:`hosted_continuous`). Which requests share a batch must not matter. So every request draws its
+tokens from a stream of its own: step ``k`` takes the token at the quantile
 ``hash(seed, k)`` of the model's distribution, with tokens in the order of their numbers, so that what rounding moves is
 the bounds of an interval by 1e-7 and never which interval stands where. At temperature 0 the likeliest token is
 taken. What remains is the arithmetic: other shapes round differently, in float32 some 1e-6 of a logit.
@@ -28,6 +29,7 @@ import platform
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from aya_data.builders.arbitrage.teachers.hosted_continuous import Continuous, Unfit, has_flash_attention
     from aya_data.builders.arbitrage.teachers.hosted_protocol import (
         Desk,
         Refused,
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
         without_network,
     )
 else:
+    from hosted_continuous import Continuous, Unfit, has_flash_attention
     from hosted_protocol import Desk, Refused, Unsafe, encoded, reason_of, serve, without_network
 
 AHEAD = 4
@@ -55,6 +58,7 @@ def load(settings: dict[str, Any]) -> Completions | Scores:
         raise Refused(
             f"the interpreter has no {getattr(error, 'name', None) or 'torch'} ({reason_of(error)})",
             "Install torch and transformers there, or name another interpreter under 'python'.",
+            "python",
         ) from error
     transformers.logging.disable_progress_bar()
     device = _device(settings["device"])
@@ -90,7 +94,7 @@ def _transformers() -> Any:
 def _template(settings: dict[str, Any], tokenizer: Any) -> str:
     template = settings.get("template") or getattr(tokenizer, "chat_template", None)
     if not template:
-        raise Refused("the tokenizer has no chat template", "Name a Jinja file under 'chat_template'.")
+        raise Refused("the tokenizer has no chat template", "Name a Jinja file under 'chat_template'.", "chat_template")
     if isinstance(template, dict):
         template = template.get("default") or next(iter(template.values()))
     return str(template)
@@ -106,7 +110,7 @@ def _device(name: str) -> Any:
         torch.empty(1, device=device)
     except (AssertionError, RuntimeError) as error:
         raise Refused(
-            f"there is no device {name!r} here: {reason_of(error)}", "Write cpu, or cuda:0 with a GPU."
+            f"there is no device {name!r} here: {reason_of(error)}", "Write cpu, or cuda:0 with a GPU.", "device"
         ) from error
     return device
 
@@ -151,7 +155,8 @@ def _adapted(model: Any, folder: str) -> Any:
     try:
         peft: Any = importlib.import_module("peft")
     except ImportError as error:
-        raise Refused("an adapter needs the package 'peft', which the interpreter has not", "Install it.") from error
+        what = "an adapter needs the package 'peft', which the interpreter has not"
+        raise Refused(what, "Install it.", "adapter") from error
     return peft.PeftModel.from_pretrained(model, folder, is_trainable=False).merge_and_unload()
 
 
@@ -191,20 +196,24 @@ class _Batching:
         self.facts = {**facts, "max_length": self.context}
 
     def run(self, desk: Desk) -> None:
-        held: list[_Request] = []
+        self.batches(desk, [])
+
+    def batches(self, desk: Desk, held: list[_Request]) -> None:
+        """Answer what is held and what comes, batch by batch."""
         while True:
             new = desk.take(self.rows * AHEAD - len(held), wait=not held)
             if desk.stopped or not (held or new):
                 return
-            held += filter(None, (self._prepared(desk, request) for request in new))
+            held += filter(None, (self.prepared(desk, request) for request in new))
             # The longest first: what does not fit into memory shows at once.
             held.sort(key=lambda request: (-len(request.tokens), request.id))
             batch = held[: self._fitting(held)]
             held = held[len(batch) :]
             if batch:
-                self._careful(desk, batch)
+                self.careful(desk, batch)
 
-    def _prepared(self, desk: Desk, request: dict[str, Any]) -> _Request | None:
+    def prepared(self, desk: Desk, request: dict[str, Any]) -> _Request | None:
+        """Return a request as the model reads it; answers those that it cannot read."""
         id = request["id"]
         try:
             tokens = encoded(
@@ -241,7 +250,7 @@ class _Batching:
                 return count
         return min(len(held), self.rows)
 
-    def _careful(self, desk: Desk, batch: list[_Request]) -> None:
+    def careful(self, desk: Desk, batch: list[_Request]) -> None:
         """Run a batch, in halves where the device has not the memory for it."""
         import torch
 
@@ -264,8 +273,8 @@ class _Batching:
             return
         self.tokens = max(1, sum(request.room for request in batch) // 2)
         half = (len(again) + 1) // 2
-        self._careful(desk, again[:half])
-        self._careful(desk, again[half:])
+        self.careful(desk, again[:half])
+        self.careful(desk, again[half:])
 
     def _batch(self, desk: Desk, batch: list[_Request], left: dict[int, _Request]) -> None:
         raise NotImplementedError
@@ -283,6 +292,28 @@ class Completions(_Batching):
         self.ends = frozenset(end for end in [*listed, self.tokenizer.eos_token_id] if end is not None)
         self.pad: int = next((one for one in (self.tokenizer.pad_token_id, *sorted(self.ends)) if one is not None), 0)
         model.generation_config = _transformers().GenerationConfig()
+        self.sampler = Sampler(self.settings["sampling"])
+        self.stops: list[str] = list(self.settings["sampling"]["stop"])
+        # A token is a byte at least, so that the end of a stop text lies in so many of the last ones.
+        self.tail = max((len(stop.encode()) for stop in self.stops), default=0) + 4
+        self.continuous = self._continuous(self.settings.get("batching", "padded"))
+        self.facts["batching"] = "padded" if self.continuous is None else "continuous"
+
+    def _continuous(self, batching: str) -> Continuous | None:
+        if batching == "padded" or (batching == "auto" and not has_flash_attention(self.model)):
+            return None
+        try:
+            return Continuous(self, self.rows, self.tokens)
+        except Unfit as unfit:
+            if batching == "continuous":
+                raise Refused(str(unfit), "Write padded, which all models can do.", "batching") from unfit
+            return None
+
+    def run(self, desk: Desk) -> None:
+        """Answer requests until told to stop; in batches where they cannot take each other's place."""
+        left = [] if self.continuous is None else self.continuous.run(desk)
+        if not desk.stopped:
+            self.batches(desk, left)
 
     def _batch(self, desk: Desk, batch: list[_Request], left: dict[int, _Request]) -> None:
         import torch
@@ -292,7 +323,7 @@ class Completions(_Batching):
         device = self.model.device
         ids = torch.tensor([[self.pad] * (width - len(one.tokens)) + one.tokens for one in batch], device=device)
         mask = torch.tensor([[0] * (width - len(one.tokens)) + [1] * len(one.tokens) for one in batch], device=device)
-        sampler = _Sampler(batch, ids, mask, self.settings["sampling"])
+        drawn = _Drawn(self.sampler, batch, ids, mask)
         ending = _Ending(self, desk, batch, left)
         self.model.generate(
             input_ids=ids,
@@ -304,8 +335,25 @@ class Completions(_Batching):
                 pad_token_id=self.pad,
                 use_cache=True,
             ),
-            logits_processor=transformers.LogitsProcessorList([sampler]),
+            logits_processor=transformers.LogitsProcessorList([drawn]),
             stopping_criteria=transformers.StoppingCriteriaList([ending]),
+        )
+
+    def stopped(self, made: list[int]) -> bool:
+        """Whether a stop text ends in the last token made."""
+        return bool(self.stops) and any(stop in self.text(made[-self.tail :]) for stop in self.stops)
+
+    def send(self, desk: Desk, request: _Request, made: list[int], finish: str) -> None:
+        """Answer a request with the tokens made; the one that ends a sequence is none of its text."""
+        text = self.text(made[:-1] if finish == "stop" and made[-1] in self.ends else made)
+        cuts = [at for at in (text.find(stop) for stop in self.stops) if at >= 0]
+        if cuts:
+            text, finish = text[: min(cuts)], "stop"
+        elif finish == "length":
+            # The last character may have been cut apart.
+            text = text.rstrip("\N{REPLACEMENT CHARACTER}")
+        desk.answer(
+            request.id, text=text, finish=finish, prompt_tokens=len(request.tokens), completion_tokens=len(made)
         )
 
     def text(self, tokens: list[int]) -> str:
@@ -314,46 +362,33 @@ class Completions(_Batching):
         return text
 
 
-class _Sampler:
+class Sampler:
     """Leaves, of the scores of each row, the one token that its own stream draws."""
 
-    def __init__(self, batch: list[_Request], ids: Any, mask: Any, sampling: dict[str, Any]) -> None:
-        self.seeds = [request.seed for request in batch]
-        self.width = ids.shape[1]
-        self.ids, self.mask = ids, mask
+    def __init__(self, sampling: dict[str, Any]) -> None:
         self.temperature: float = sampling["temperature"]
         self.top_p: float = sampling["top_p"]
         self.top_k: int | None = sampling["top_k"]
         self.min_p: float = sampling["min_p"]
         self.penalty: float = sampling["repetition_penalty"]
-        self.seen: Any = None
 
-    def __call__(self, input_ids: Any, scores: Any) -> Any:
+    def __call__(self, scores: Any, draws: list[tuple[int, int]], seen: Any) -> Any:
+        """``scores`` [rows, vocabulary]; ``draws`` are seed and step of each row; ``seen`` (bool, like scores, or None
+        where nothing is penalised) are the tokens that were there."""
         import torch
 
-        step = input_ids.shape[1] - self.width
         scores = scores.float()
-        if self.penalty != 1.0:
-            scores = self._penalised(input_ids, scores, step)
+        if seen is not None:
+            scores = torch.where(seen, torch.where(scores > 0, scores / self.penalty, scores * self.penalty), scores)
         if self.temperature == 0:
             return scores
         odds = torch.softmax(scores / self.temperature, dim=-1)
         odds = self._truncated(odds)
         # In double precision and in the order of token numbers: see above.
         sums = odds.double().cumsum(dim=-1)
-        at = torch.tensor([[quantile(seed, step)] for seed in self.seeds], dtype=torch.float64, device=scores.device)
+        at = torch.tensor([[quantile(*draw)] for draw in draws], dtype=torch.float64, device=scores.device)
         chosen = torch.searchsorted(sums, at * sums[:, -1:], right=True).clamp_(max=odds.shape[-1] - 1)
         return torch.full_like(scores, float("-inf")).scatter_(1, chosen, 0.0)
-
-    def _penalised(self, input_ids: Any, scores: Any, step: int) -> Any:
-        import torch
-
-        if self.seen is None:
-            counts = torch.zeros_like(scores)
-            self.seen = counts.scatter_add_(1, self.ids, self.mask.to(scores.dtype)) > 0
-        if step:
-            self.seen.scatter_(1, input_ids[:, -1:], True)
-        return torch.where(self.seen, torch.where(scores > 0, scores / self.penalty, scores * self.penalty), scores)
 
     def _truncated(self, odds: Any) -> Any:
         import torch
@@ -378,15 +413,31 @@ def quantile(seed: int, step: int) -> float:
     return (int.from_bytes(hashed, "big") >> 11) / (1 << 53)
 
 
+class _Drawn:
+    """Samples the rows of a batch of ``generate``."""
+
+    def __init__(self, sampler: Sampler, batch: list[_Request], ids: Any, mask: Any) -> None:
+        self.sampler, self.ids, self.mask = sampler, ids, mask
+        self.seeds = [request.seed for request in batch]
+        self.seen: Any = None
+
+    def __call__(self, input_ids: Any, scores: Any) -> Any:
+        step = input_ids.shape[1] - self.ids.shape[1]
+        if self.sampler.penalty != 1.0:
+            if self.seen is None:
+                counts = scores.new_zeros(scores.shape)
+                self.seen = counts.scatter_add_(1, self.ids, self.mask.to(scores.dtype)) > 0
+            if step:
+                self.seen.scatter_(1, input_ids[:, -1:], True)
+        return self.sampler(scores, [(seed, step) for seed in self.seeds], self.seen)
+
+
 class _Ending:
     """Ends rows, and sends the answer of each when it does."""
 
     def __init__(self, engine: Completions, desk: Desk, batch: list[_Request], left: dict[int, _Request]) -> None:
         self.engine, self.desk, self.batch, self.left = engine, desk, batch, left
         self.made: list[list[int]] = [[] for _ in batch]
-        self.stops: list[str] = list(engine.settings["sampling"]["stop"])
-        # A token is a byte at least, so that the end of a stop text lies in so many of the last ones.
-        self.tail = max((len(stop.encode()) for stop in self.stops), default=0) + 4
 
     def __call__(self, input_ids: Any, scores: Any, **_: Any) -> Any:
         import torch
@@ -398,27 +449,16 @@ class _Ending:
                 continue
             made = self.made[row]
             made.append(token)
-            if token in self.engine.ends:
-                self._send(request, made[:-1], len(made), "stop")
-            elif self.stops and any(stop in self.engine.text(made[-self.tail :]) for stop in self.stops):
-                self._send(request, made, len(made), "stop")
+            if token in self.engine.ends or self.engine.stopped(made):
+                self._send(request, made, "stop")
             elif len(made) >= request.limit:
-                self._send(request, made, len(made), "length")
+                self._send(request, made, "length")
         done = [request.id not in self.left or self.desk.stopped for request in self.batch]
         return torch.tensor(done, dtype=torch.bool, device=input_ids.device)
 
-    def _send(self, request: _Request, tokens: list[int], count: int, finish: str) -> None:
-        text = self.engine.text(tokens)
-        cuts = [at for at in (text.find(stop) for stop in self.stops) if at >= 0]
-        if cuts:
-            text, finish = text[: min(cuts)], "stop"
-        elif finish == "length":
-            # The last character may have been cut apart.
-            text = text.rstrip("\N{REPLACEMENT CHARACTER}")
+    def _send(self, request: _Request, made: list[int], finish: str) -> None:
         del self.left[request.id]
-        self.desk.answer(
-            request.id, text=text, finish=finish, prompt_tokens=len(request.tokens), completion_tokens=count
-        )
+        self.engine.send(self.desk, request, made, finish)
 
 
 class Scores(_Batching):

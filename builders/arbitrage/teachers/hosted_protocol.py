@@ -17,8 +17,8 @@ from the parent
 from the child
 ====================================================================== =================================================
 ``{"kind": "ready", "facts": {…}}``                                    The engine is loaded: versions, device, digests.
-``{"kind": "error", "reason": "…", "remedy": "…", "input": true}``     It is not, or broke; the process ends. ``input``
-                                                                       says that a person can mend it.
+``{"kind": "error", "reason": "…", "remedy": "…",                      It is not, or broke; the process ends.
+"setting": "model"}``                                                  ``setting`` is what a person can mend, or null.
 ``{"kind": "answer", "id": 7, "text": "…", "finish": "stop",           What became of a request: ``text`` of a
 "prompt_tokens": 12, "completion_tokens": 34}``                        completion or ``value`` (a number) of a score.
 ``{"kind": "answer", "id": 7, "finish": "absent", "reason": "…"}``     The model cannot answer it, ever: too long.
@@ -109,10 +109,10 @@ DAY = {
 
 
 class Refused(Exception):
-    """The engine cannot be loaded as it is asked for: ``reason``, and how to mend it."""
+    """The engine cannot be loaded as it is asked for: ``reason``, how to mend it, and the setting that is wrong."""
 
-    def __init__(self, reason: str, remedy: str = "") -> None:
-        self.reason, self.remedy = reason, remedy
+    def __init__(self, reason: str, remedy: str = "", setting: str = "model") -> None:
+        self.reason, self.remedy, self.setting = reason, remedy, setting
         super().__init__(reason)
 
 
@@ -293,11 +293,11 @@ def serve(load: Callable[[dict[str, Any]], Engine]) -> None:
         engine.run(desk)
         code = 0
     except Refused as refused:
-        desk.send({"kind": "error", "reason": refused.reason, "remedy": refused.remedy, "input": True})
+        desk.send({"kind": "error", "reason": refused.reason, "remedy": refused.remedy, "setting": refused.setting})
         code = 2
     except BaseException as error:
         traceback.print_exc()
-        desk.send({"kind": "error", "reason": reason_of(error), "remedy": "", "input": False})
+        desk.send({"kind": "error", "reason": reason_of(error), "remedy": "", "setting": None})
         code = 1
     sys.stdout.flush()
     sys.stderr.flush()

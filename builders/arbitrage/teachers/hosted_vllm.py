@@ -57,6 +57,7 @@ def load(settings: dict[str, Any]) -> Completions | Scores:
         raise Refused(
             f"the interpreter has no {getattr(error, 'name', None) or 'vllm'} ({reason_of(error)})",
             "Install vllm in an environment of its own, and name its interpreter under 'python'.",
+            "python",
         ) from error
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(settings["tokenizer"], trust_remote_code=False)
@@ -72,7 +73,7 @@ def load(settings: dict[str, Any]) -> Completions | Scores:
         raise Refused(f"the model cannot be loaded: {reason_of(error)}") from error
     template = settings.get("template") or getattr(tokenizer, "chat_template", None)
     if not template:
-        raise Refused("the tokenizer has no chat template", "Name a Jinja file under 'chat_template'.")
+        raise Refused("the tokenizer has no chat template", "Name a Jinja file under 'chat_template'.", "chat_template")
     if isinstance(template, dict):
         template = template.get("default") or next(iter(template.values()))
     config = engine.llm_engine.vllm_config
@@ -126,6 +127,7 @@ def _devices(group: list[int] | None) -> None:
         raise Refused(
             f"there is no device {max(group)}: CUDA_VISIBLE_DEVICES names {len(seen)}",
             "Devices count from 0, in the order of CUDA_VISIBLE_DEVICES.",
+            "devices",
         )
     os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(seen[number] if seen else str(number) for number in group)
 
@@ -176,7 +178,7 @@ def _arguments(settings: dict[str, Any], cpu: bool) -> dict[str, Any]:
         "trust_remote_code": False,
         "tensor_parallel_size": settings.get("tensor_parallel", 1),
         "quantization": settings.get("quantization"),
-        "max_model_len": settings.get("max_model_len"),
+        "max_model_len": settings.get("max_length"),
         "max_num_seqs": settings.get("max_num_seqs"),
         "gpu_memory_utilization": settings.get("gpu_memory_utilization"),
         "kv_cache_memory_bytes": settings.get("kv_cache"),
@@ -202,11 +204,12 @@ def _rank(folder: str) -> int:
         ranks = [int(written["r"]), *(int(rank) for rank in (written.get("rank_pattern") or {}).values())]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise Refused(
-            f"the adapter cannot be read: {reason_of(error)}", "Name a LoRA adapter as PEFT saves it."
+            f"the adapter cannot be read: {reason_of(error)}", "Name a LoRA adapter as PEFT saves it.", "adapter"
         ) from error
     fitting = [rank for rank in RANKS if rank >= max(ranks)]
     if not fitting:
-        raise Refused(f"the adapter has rank {max(ranks)}, the engine takes {RANKS[-1]}", "Merge it into its model.")
+        what = f"the adapter has rank {max(ranks)}, the engine takes {RANKS[-1]}"
+        raise Refused(what, "Merge it into its model.", "adapter")
     return fitting[0]
 
 
@@ -221,9 +224,9 @@ def _adapter(engine: Any, folder: str | None) -> Any:
         loaded = engine.llm_engine.add_lora(request)
     # The engine's process passes on whatever it met.
     except Exception as error:
-        raise Refused(f"the adapter does not fit the model: {reason_of(error)}") from error
+        raise Refused(f"the adapter does not fit the model: {reason_of(error)}", setting="adapter") from error
     if not loaded:
-        raise Refused("the adapter does not fit the model")
+        raise Refused("the adapter does not fit the model", setting="adapter")
     return request
 
 
@@ -265,7 +268,6 @@ class _Feeding:
         )  # fmt: skip
         self.context: int = facts["max_length"]
         self.full: int = facts["sequences"] + max(8, facts["sequences"] // 4)
-        self.window: int = max(self.full, settings.get("window") or 0)
         self.running: dict[str, _Request] = {}
 
     def run(self, desk: Desk) -> None:
@@ -289,12 +291,13 @@ class _Feeding:
                 desk.step()
 
     def _new(self, desk: Desk, idle: bool) -> list[dict[str, Any]]:
+        # No more than run: while they are read the engine has nothing to do, or nothing new.
         if idle:
-            first: list[dict[str, Any]] = desk.take(self.window)
+            first: list[dict[str, Any]] = desk.take(self.full)
             return first
         # One by one: a longer wish waits for more to come, and the engine with it.
         new: list[dict[str, Any]] = []
-        while len(new) < self.window and (one := desk.take(1, wait=False)):
+        while len(new) < self.full and (one := desk.take(1, wait=False)):
             new += one
         return new
 
@@ -333,7 +336,8 @@ class _Feeding:
         # What the engine says of a request that it does not take has no one class.
         except Exception as error:
             if self.settings.get("structured"):
-                raise Refused(f"the engine cannot hold to 'structured': {reason_of(error)}") from error
+                what = f"the engine cannot hold to 'structured': {reason_of(error)}"
+                raise Refused(what, setting="structured") from error
             desk.fail(request.id, reason_of(error))
             return
         self.running[name] = request

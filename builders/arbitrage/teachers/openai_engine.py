@@ -36,7 +36,7 @@ from pydantic import AfterValidator, Field, model_validator
 from aya_data.builders.arbitrage.teacher import Sampling, TeacherSettings
 from aya_data.builders.arbitrage.teachers.chat_response import Trouble, read_complaint, read_completion, retry_after
 from aya_data.builders.arbitrage.teachers.limits import Gate
-from aya_data.core.errors import AyaDataError, BuildError, InputError
+from aya_data.core.errors import AyaDataError, BuildError, InputError, WrongSetting
 from aya_data.core.generation import FAILED, Answer, Place, Request, Voice
 from aya_data.core.identity import draw
 from aya_data.core.settings import wrong
@@ -215,7 +215,7 @@ class OpenAITeacher(Voice):
 
     @contextmanager
     def session(self, place: Place) -> Iterator[OpenAISession]:
-        """Connect to nothing yet. Raises :class:`InputError` where the key that the spec names is not there."""
+        """Connect to nothing yet. Raises :class:`WrongSetting` where the key that the spec names is not there."""
         session = OpenAISession(self, self._key())
         try:
             yield session
@@ -223,7 +223,7 @@ class OpenAITeacher(Voice):
             session.close()
 
     def check(self) -> None:
-        """Raise :class:`InputError` where the key that the spec names is not there."""
+        """Raise :class:`WrongSetting` where the key that the spec names is not there."""
         self._key()
 
     def _key(self) -> str | None:
@@ -233,10 +233,9 @@ class OpenAITeacher(Voice):
         key = os.environ.get(variable, "").strip()
         if not key or not key.isascii() or not key.isprintable():
             found = "does not hold a key" if key else "is not set"
-            raise InputError(
-                f"the environment variable {variable}, which the teacher {self.name!r} takes its key from, {found}",
-                f"Set it, or take key_variable out of the teacher if {self.settings.base_url} needs no key.",
-            )
+            what = f"the environment variable {variable}, which the teacher {self.name!r} takes its key from, {found}"
+            remedy = f"Set it, or take key_variable out of the teacher if {self.settings.base_url} needs no key."
+            raise WrongSetting([((*self.path, "key_variable"), what, remedy)])
         return key
 
 

@@ -1,30 +1,29 @@
-"""The teacher ``transformers``: a model of transformers on this machine's CPU or GPUs.
+"""The engine ``transformers``: models on this machine's CPU or GPUs, as teachers and as reward models.
 
-It runs in processes of its own (:mod:`~aya_data.builders.arbitrage.teachers.host`), one for each entry of ``device``.
-For a large model on GPUs the teacher ``vllm`` is many times as fast; this one takes every architecture that
+They run in processes of their own (:mod:`~aya_data.builders.arbitrage.teachers.host`), one for each entry of
+``device``. For a large model on GPUs the engine ``vllm`` is many times as fast; this one takes every architecture that
 transformers knows, and a CPU.
 """
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
-from typing import Annotated, Any, Literal
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from aya_data.builders.arbitrage.teacher import Sampling, TeacherSettings
-from aya_data.builders.arbitrage.teachers.host import Host, HostSession, Replica, interpreter
-from aya_data.builders.arbitrage.teachers.local_model import LocalModel, LocalModelSettings
+from aya_data.builders.arbitrage.teachers.host import Host, Replica
+from aya_data.builders.arbitrage.teachers.local_model import LocalModelSettings
+from aya_data.builders.arbitrage.teachers.local_voice import LocalTeacher, LocalTeacherSettings, LocalVoice
 from aya_data.core.errors import MissingExtra
-from aya_data.core.generation import Place, Session, Voice
 from aya_data.core.settings import wrong
-from aya_data.core.stage import Environment
 
-__all__ = ["Batching", "TransformersSettings", "TransformersTeacher", "check_libraries", "replicas"]
+__all__ = ["TransformersEngine", "TransformersSettings", "TransformersTeacher", "TransformersVoice"]
 
-AHEAD = 4
+DATA_FILES = ("hosted_protocol.py", "hosted.py", "hosted_continuous.py")
+SCRIPTS: Final = ("hosted.py", "hosted_protocol.py", "hosted_continuous.py")
+AHEAD: Final = 4
 """Batches of requests that a process holds, so that those of similar length can be put together."""
 
 
@@ -40,7 +39,7 @@ def _devices(value: Sequence[str]) -> Sequence[str]:
     return value
 
 
-class Batching(LocalModelSettings):
+class TransformersEngine(LocalModelSettings):
     """How transformers runs a model."""
 
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
@@ -58,96 +57,53 @@ class Batching(LocalModelSettings):
     )
 
     @model_validator(mode="after")
-    def _check_devices(self) -> Batching:
+    def _check_devices(self) -> TransformersEngine:
         _devices(self.device)
         return self
 
 
-class TransformersSettings(Batching, TeacherSettings):
+class TransformersSettings(TransformersEngine, LocalTeacherSettings):
     """Settings of the teacher ``transformers``."""
 
     engine: Literal["transformers"] = Field(description="A model of transformers, in a process of its own.")
-    sampling: Sampling = Field(
-        description="How it is sampled.", examples=[{"n": 1, "temperature": 0, "max_tokens": 512}]
+    batching: Literal["auto", "continuous", "padded"] = Field(
+        "auto",
+        description="continuous: an answer that ends makes room for the next request at once (transformers 5.23 or "
+        "later); padded: batches of similar length, padded on the left, each until its last answer ends. auto: "
+        "continuous on a GPU with flash attention, else padded. The answers are the same, up to rounding.",
     )
-    adapter: str | None = Field(None, min_length=1, description="A LoRA adapter of peft: a folder or Hub repository.")
-    adapter_revision: str | None = Field(None, min_length=1, description="The revision of the adapter on the Hub.")
 
 
-class TransformersTeacher(Voice):
+class TransformersVoice(LocalVoice):
+    """A model that transformers runs."""
+
+    libraries = ("torch", "transformers")
+    settings: TransformersEngine
+
+    def host(self, settings: Mapping[str, Any], python: Path | None) -> Host:
+        """One process for each device."""
+        own = self.settings
+        return Host(
+            self.name,
+            {**settings, "batch_size": own.batch_size, "batch_tokens": own.batch_tokens},
+            scripts=SCRIPTS,
+            replicas=tuple(Replica(settings={"device": device}) for device in own.device),
+            window=AHEAD * own.batch_size,
+            python=python,
+            path=self.path,
+        )
+
+    def lacks(self, library: str) -> tuple[str, str]:
+        """Name the extra."""
+        missing = MissingExtra(library, "transformers", "a model of transformers")
+        return missing.what, missing.remedy
+
+
+class TransformersTeacher(LocalTeacher, TransformersVoice):
     """A model of transformers that answers."""
 
-    def __init__(
-        self, name: str, settings: TransformersSettings, environment: Environment, path: tuple[str, ...] | None = None
-    ) -> None:
-        self.name = name
-        self.settings = settings
-        self.environment = environment
-        self.model = LocalModel(
-            settings,
-            environment,
-            adapter=settings.adapter,
-            adapter_revision=settings.adapter_revision,
-            path=("teachers", name) if path is None else path,
-        )
+    settings: TransformersSettings
 
-    def identity(self) -> Mapping[str, Any]:
-        """Digests of all files of the model, the chat template, and how it is sampled."""
-        return {**self.model.identity(), "sampling": self.settings.sampling.identity()}
-
-    def prices(self) -> tuple[float, float] | None:
-        """What the spec says that it costs."""
-        price = self.settings.price
-        return None if price is None else (float(price.prompt), float(price.completion))
-
-    def session(self, place: Place) -> AbstractContextManager[Session]:
-        """Start the processes and load the model; downloads what is missing of it first."""
-        own = self.settings
-        check_libraries(own, "a teacher of transformers")
-        sampling = own.sampling
-        settings = {
-            "task": "generate",
-            **process_settings(own, self.model),
-            "sampling": {
-                "temperature": float(sampling.temperature),
-                "max_tokens": sampling.max_tokens,
-                "top_p": float(sampling.top_p),
-                "top_k": sampling.top_k,
-                "min_p": float(sampling.min_p),
-                "repetition_penalty": float(sampling.repetition_penalty),
-                "stop": list(sampling.stop),
-            },
-        }
-        host = Host(
-            self.name,
-            settings,
-            replicas=replicas(own.device),
-            window=AHEAD * own.batch_size,
-            python=interpreter(own.python, self.environment.base),
-        )
-        return HostSession(host, place)
-
-
-def check_libraries(own: LocalModelSettings, purpose: str) -> None:
-    """Raise :class:`MissingExtra` where this interpreter is to run a model and cannot."""
-    for library in ("torch", "transformers") if own.python is None else ():
-        if importlib.util.find_spec(library) is None:
-            raise MissingExtra(library, "transformers", purpose)
-
-
-def process_settings(own: Batching, model: LocalModel) -> dict[str, Any]:
-    """What a process is told of a model and of how it runs; has all of its files here."""
-    return {
-        **model.bring(),
-        "template": model.template(),
-        "template_variables": dict(own.template_variables),
-        "max_length": own.max_length,
-        "dtype": own.dtype,
-        "batch_size": own.batch_size,
-        "batch_tokens": own.batch_tokens,
-    }
-
-
-def replicas(devices: Sequence[str]) -> tuple[Replica, ...]:
-    """One process for each device."""
-    return tuple(Replica(settings={"device": device}) for device in devices)
+    def task(self) -> Mapping[str, Any]:
+        """To answer, in batches as the settings say."""
+        return {**super().task(), "batching": self.settings.batching}

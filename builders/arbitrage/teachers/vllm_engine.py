@@ -1,4 +1,4 @@
-"""The teacher ``vllm``, and reward models that vLLM runs: for models of any size on GPUs.
+"""The engine ``vllm``: models of any size on GPUs, as teachers and as reward models.
 
 The engine runs offline, in a process of its own for each group of GPUs
 (:mod:`~aya_data.builders.arbitrage.teachers.host`), under an interpreter of its own where its pins do not suit this
@@ -13,24 +13,20 @@ What our loop costs on top of ``LLM.generate`` on the same prompts is measured b
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from aya_data.builders.arbitrage.teacher import Sampling, TeacherSettings
-from aya_data.builders.arbitrage.teachers.host import Host, HostSession, Replica, interpreter
-from aya_data.builders.arbitrage.teachers.local_model import LocalModel, LocalModelSettings
-from aya_data.core.errors import InputError
-from aya_data.core.generation import Place, Session, Voice
+from aya_data.builders.arbitrage.teachers.host import Host, Replica
+from aya_data.builders.arbitrage.teachers.local_model import LocalModelSettings
+from aya_data.builders.arbitrage.teachers.local_voice import LocalTeacher, LocalTeacherSettings, LocalVoice
 from aya_data.core.settings import Number, Settings, Size, wrong
-from aya_data.core.stage import Environment
 
-__all__ = ["Structured", "VllmEngine", "VllmScorer", "VllmScorerSettings", "VllmSettings", "VllmTeacher"]
+__all__ = ["Structured", "VllmEngine", "VllmSettings", "VllmTeacher", "VllmVoice"]
 
 DATA_FILES = ("hosted_protocol.py", "hosted_vllm.py")
 SCRIPTS: Final = ("hosted_vllm.py", "hosted_protocol.py")
@@ -155,135 +151,64 @@ class Structured(Settings):
         return {"json" if name == "json_schema" else name: value for name, value in self.identity().items()}
 
 
-class VllmSettings(VllmEngine, TeacherSettings):
+class VllmSettings(VllmEngine, LocalTeacherSettings):
     """Settings of the teacher ``vllm``."""
 
     engine: Literal["vllm"] = Field(description="A model that vLLM runs, in a process of its own.")
-    sampling: Sampling = Field(
-        description="How it is sampled.", examples=[{"n": 2, "temperature": 0.7, "max_tokens": 1024}]
-    )
     structured: Structured | None = Field(None, description="What every answer must look like. Default: anything.")
-    adapter: str | None = Field(None, min_length=1, description="A LoRA adapter of peft: a folder or Hub repository.")
-    adapter_revision: str | None = Field(None, min_length=1, description="The revision of the adapter on the Hub.")
 
 
-class VllmScorerSettings(VllmEngine):
-    """Settings of a reward model that vLLM runs."""
+class VllmVoice(LocalVoice):
+    """A model that vLLM runs."""
 
-    engine: Literal["vllm"] = Field(description="A reward model that vLLM runs, in a process of its own.")
+    libraries = ("vllm",)
+    settings: VllmEngine
 
-
-class VllmTeacher(Voice):
-    """A language model that answers."""
-
-    def __init__(
-        self, name: str, settings: VllmSettings, environment: Environment, path: tuple[str, ...] | None = None
-    ) -> None:
-        self.name = name
-        self.settings = settings
-        self.environment = environment
-        self.model = LocalModel(
-            settings,
-            environment,
-            adapter=settings.adapter,
-            adapter_revision=settings.adapter_revision,
-            path=("teachers", name) if path is None else path,
+    def host(self, settings: Mapping[str, Any], python: Path | None) -> Host:
+        """One engine for each group of GPUs."""
+        own = self.settings
+        share = own.gpu_memory_utilization
+        engine = {
+            "tensor_parallel": own.tensor_parallel,
+            "quantization": own.quantization,
+            "gpu_memory_utilization": None if share is None else float(share),
+            "kv_cache": own.kv_cache,
+            "max_num_seqs": own.max_num_seqs,
+            "enforce_eager": own.enforce_eager,
+        }
+        groups = own.devices or (None,)
+        return Host(
+            self.name,
+            {**settings, **engine},
+            scripts=SCRIPTS,
+            replicas=tuple(Replica(settings={"devices": None if group is None else list(group)}) for group in groups),
+            window=own.window,
+            python=python,
+            path=self.path,
         )
+
+    def lacks(self, library: str) -> tuple[str, str]:
+        """Say where to have the engine."""
+        remedy = "Install it in an environment of its own, and name that environment's interpreter under 'python'."
+        return f"there is no {library} beside this package", remedy
+
+    def quantized(self) -> dict[str, str]:
+        """What quantisation adds to an identity: it makes another model."""
+        return {} if self.settings.quantization is None else {"quantization": self.settings.quantization}
+
+
+class VllmTeacher(LocalTeacher, VllmVoice):
+    """A language model that vLLM runs."""
+
+    settings: VllmSettings
 
     def identity(self) -> Mapping[str, Any]:
         """Digests of all files of the model, the chat template, how it is sampled and what it is held to."""
-        own = self.settings
-        identity = {**self.model.identity(), **_quantized(own), "sampling": own.sampling.identity()}
-        if own.structured is not None:
-            identity["structured"] = own.structured.identity()
-        return identity
+        structured = self.settings.structured
+        held_to = {} if structured is None else {"structured": structured.identity()}
+        return {**super().identity(), **self.quantized(), **held_to}
 
-    def prices(self) -> tuple[float, float] | None:
-        """What the spec says that it costs."""
-        price = self.settings.price
-        return None if price is None else (float(price.prompt), float(price.completion))
-
-    def session(self, place: Place) -> AbstractContextManager[Session]:
-        """Start the engines and load the model; downloads what is missing of it first."""
-        own, sampling = self.settings, self.settings.sampling
-        settings = {
-            "task": "generate",
-            **_process_settings(own, self.model),
-            "sampling": {
-                "temperature": float(sampling.temperature),
-                "max_tokens": sampling.max_tokens,
-                "top_p": float(sampling.top_p),
-                "top_k": sampling.top_k,
-                "min_p": float(sampling.min_p),
-                "repetition_penalty": float(sampling.repetition_penalty),
-                "stop": list(sampling.stop),
-            },
-            "structured": own.structured.constraint() if own.structured is not None else None,
-        }
-        return _session(self.name, own, settings, self.environment, place)
-
-
-class VllmScorer(Voice):
-    """A reward model: a sequence classification model with one label. A score is its raw logit."""
-
-    def __init__(
-        self, name: str, settings: VllmScorerSettings, environment: Environment, path: tuple[str, ...] = ("arbiter",)
-    ) -> None:
-        self.name = name
-        self.settings = settings
-        self.environment = environment
-        self.model = LocalModel(settings, environment, path=path)
-
-    def identity(self) -> Mapping[str, Any]:
-        """Digests of all files of the model, the chat template, and the precision."""
-        own = self.settings
-        return {**self.model.identity(), **_quantized(own), "scores": "logit", "dtype": own.dtype}
-
-    def session(self, place: Place) -> AbstractContextManager[Session]:
-        """Start the engines and load the model; downloads what is missing of it first."""
-        own = self.settings
-        settings = {"task": "score", **_process_settings(own, self.model)}
-        return _session(self.name, own, settings, self.environment, place)
-
-
-def _quantized(own: VllmEngine) -> dict[str, str]:
-    return {} if own.quantization is None else {"quantization": own.quantization}
-
-
-def _process_settings(own: VllmEngine, model: LocalModel) -> dict[str, Any]:
-    """What a process is told of a model and of how it runs; has all of its files here."""
-    if own.python is None and importlib.util.find_spec("vllm") is None:
-        raise InputError(
-            "there is no vllm beside this package",
-            "Install it in an environment of its own, and name that environment's interpreter under 'python'.",
-        )
-    share = own.gpu_memory_utilization
-    return {
-        **model.bring(),
-        "template": model.template(),
-        "template_variables": dict(own.template_variables),
-        "tensor_parallel": own.tensor_parallel,
-        "dtype": own.dtype,
-        "quantization": own.quantization,
-        "max_model_len": own.max_length,
-        "gpu_memory_utilization": None if share is None else float(share),
-        "kv_cache": own.kv_cache,
-        "max_num_seqs": own.max_num_seqs,
-        "enforce_eager": own.enforce_eager,
-        "window": own.window,
-    }
-
-
-def _session(
-    name: str, own: VllmEngine, settings: Mapping[str, Any], environment: Environment, place: Place
-) -> AbstractContextManager[Session]:
-    groups = own.devices or (None,)
-    host = Host(
-        name,
-        settings,
-        scripts=SCRIPTS,
-        replicas=tuple(Replica(settings={"devices": None if group is None else list(group)}) for group in groups),
-        window=own.window,
-        python=interpreter(own.python, environment.base),
-    )
-    return HostSession(host, place)
+    def task(self) -> Mapping[str, Any]:
+        """To answer, held to what the settings say."""
+        structured = self.settings.structured
+        return {**super().task(), "structured": None if structured is None else structured.constraint()}
