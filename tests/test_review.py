@@ -8,6 +8,7 @@ import itertools
 import json
 import pickle
 import re
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -450,3 +451,15 @@ def test_what_is_not_there_has_its_place(tmp_path: Path) -> None:
     with pytest.raises(WrongSetting) as error:
         voice.identity()
     assert error.value.faults[0][0] == ("review", "with", "model", "path")
+
+
+def test_a_sheet_that_cannot_be_read_changes_nothing_for_other_readers(tmp_path: Path) -> None:
+    """The limit on the size of a cell belongs to the process: it may grow, never shrink."""
+    before = csv.field_size_limit()
+    path = tmp_path / "sheet.csv"
+    path.write_text("answer,score\nnone,1\n", "utf-8")
+    with pytest.raises(InputError) as refused:
+        read_verdicts(path, "sheet.csv", (Decimal(0), Decimal(10)))
+    # The error keeps its traceback, and with that the reader of the sheet.
+    assert refused.value.__traceback__ is not None
+    assert csv.field_size_limit() >= before

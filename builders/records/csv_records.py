@@ -36,7 +36,7 @@ def header(lines: Iterator[bytes | Oversized], delimiter: str) -> list[str]:
 
 def _csv(lines: Iterator[str], delimiter: str) -> list[str]:
     """Take one record from ``lines``. Raises :class:`Malformed`."""
-    csv.field_size_limit(2 * LARGEST)
+    csv.field_size_limit(max(csv.field_size_limit(), 2 * LARGEST))
     try:
         return next(csv.reader(lines, delimiter=delimiter, strict=True))
     except csv.Error as error:

@@ -247,7 +247,7 @@ def _csv(text: str, shown: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     names: list[str] | None = None
     begin = 1
-    limit = csv.field_size_limit(len(text) + 1)
+    csv.field_size_limit(max(csv.field_size_limit(), len(text) + 1))
     try:
         for cells in reader:
             if names is None:
@@ -262,5 +262,3 @@ def _csv(text: str, shown: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
             begin = reader.line_num + 1
     except csv.Error as error:
         raise InputError(f"is no CSV: {error}", "Mend the quotes.", f"{shown}:{begin}") from None
-    finally:
-        csv.field_size_limit(limit)
