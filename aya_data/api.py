@@ -11,7 +11,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,13 @@ from aya_data.core import durable
 from aya_data.core.errors import InputError, NotFound, SpecError, WrongSetting
 from aya_data.core.journal import Journal, journals
 from aya_data.core.spec import Spec, load_spec
-from aya_data.core.store import UNFINISHED, Store, Workspace, command_line, open_workspace
+from aya_data.core.store import Store, Workspace, command_line, open_workspace
 from aya_data.engine.codekey import kernels_code
 from aya_data.engine.events import Events, Listener, open_log
 from aya_data.engine.forecast import Peek, forecast
-from aya_data.engine.memory import PART_BYTES, Share, shares
+from aya_data.engine.memory import PART_BYTES, Share, rarely_collected, shares
 from aya_data.engine.plan import Plan, make_plan
-from aya_data.engine.pool import Executor, LocalExecutor
+from aya_data.engine.pool import INLINE_BYTES, Executor, LocalExecutor, served
 from aya_data.engine.run import STAGES, Build, run
 from aya_data.engine.running import Running
 from aya_data.engine.warming import Warming
@@ -77,11 +77,16 @@ def build(
         )
     share = _share(memory, workers, part_size)
     _keep_kernels(place)
-    loaded = load_spec(spec, profile, sets)
-    with place.hold(command_line()):
+    loaded = _loaded(spec, profile, sets, limit)
+
+    def listed(size: int) -> None:
+        if share.workers > 1 and size >= INLINE_BYTES and not (place.builds / f"{loaded.name}.{profile}.json").exists():
+            served()  # imports beside the rest of the planning; where there was a build, there may be nothing to do
+
+    with place.hold(command_line()), rarely_collected():
         log, _ = open_log(place.events, f"{loaded.name}-{profile}")
         events = Events(log, *listeners)
-        made = _planned(loaded, place, share.part_bytes, limit)
+        made = _planned(loaded, place, share.part_bytes, limit, listed)
         together = {stage.name: str(stage.wave) for stage in made.stages if stage.kind == "read"}
         events("planned", name=loaded.name, reads=together)
         durable.make_folder(place.temporary)
@@ -98,8 +103,11 @@ def build(
 
 def _share(memory: int | None, workers: int | None, part_size: int | None) -> Share:
     """Divide the memory budget."""
-    workers = max(1, workers or os.cpu_count() or 1)
-    memory = memory or total_memory() // 2
+    for name, given in (("workers", workers), ("part_size", part_size)):
+        if given is not None and given < 1:
+            raise InputError(f"{name} is {given}", "Give 1 or more, or leave it out.")
+    workers = workers or os.cpu_count() or 1
+    memory = total_memory() // 2 if memory is None else memory
     if memory < MINIMUM_MEMORY:
         raise InputError(f"--memory {size(memory)} is too little", f"Give at least {size(MINIMUM_MEMORY)}.")
     if memory > total_memory():
@@ -148,7 +156,8 @@ def expectations(made: Plan, workspace: str | Path | None = None, *, upto: str |
 def review_sheet(
     made: Plan, path: str | Path, workspace: str | Path | None = None, *, source: str | None = None
 ) -> int:
-    """Write the sheet for people to fill in, JSONL or CSV by the ending of ``path``; return how many lines it has.
+    """Write the sheet for people to fill in, JSONL or CSV by the ending of ``path``; return how many answers are to
+    be judged. What the spec's sheets say already stands in it.
 
     ``source`` is the one that is reviewed; it may be left out where there is only one. Raises InputError where no
     source asks people, where the build has not come so far, and where the file is there already.
@@ -179,9 +188,7 @@ def review_sheet(
     parts = state.generations[name].parts if name in state.generations else []
     if not parts or not all(SHEET in tables for tables in parts):
         raise InputError(f"the answers of {name} are not there yet", "Build the spec first.")
-    lines = [place.store.read(tables[SHEET]) for tables in parts]
-    write_sheet(target, lines)
-    return sum(table.num_rows for table in lines)
+    return write_sheet(target, (place.store.read(tables[SHEET]) for tables in parts))
 
 
 def plan(
@@ -194,12 +201,22 @@ def plan(
 ) -> Plan:
     """Plan a build without running anything. Listings of Hub repositories go to the cache; else nothing is written."""
     place = open_workspace(workspace)
-    return _planned(load_spec(spec, profile, sets), place, PART_BYTES, limit)
+    return _planned(_loaded(spec, profile, sets, limit), place, PART_BYTES, limit)
 
 
-def _planned(spec: Spec, place: Workspace, part_bytes: int, limit: int | None) -> Plan:
+def _loaded(spec: str | Path, profile: str, sets: Sequence[str], limit: int | None) -> Spec:
+    if limit is not None and limit < 1:
+        raise InputError(f"limit is {limit}", "Give 1 or more rows, or leave it out.")
+    if isinstance(sets, str):
+        raise InputError(f"sets is the text {sets!r}", f"Give a list of such texts: [{sets!r}].")
+    return load_spec(spec, profile, sets)
+
+
+def _planned(
+    spec: Spec, place: Workspace, part_bytes: int, limit: int | None, listed: Callable[[int], None] | None = None
+) -> Plan:
     try:
-        return make_plan(spec, place, part_bytes=part_bytes, limit=limit)
+        return make_plan(spec, place, part_bytes=part_bytes, limit=limit, listed=listed)
     except WrongSetting as error:
         raise _placed(spec, error) from None
 
@@ -247,16 +264,16 @@ def plan_as_dict(plan: Plan, workspace: str | Path | None = None) -> dict[str, A
 
 
 def releases(workspace: str | Path | None = None) -> list[dict[str, Any]]:
-    """List the releases of a workspace from their manifests, by name and version."""
-    place = open_workspace(workspace)
-    found = []
-    for path in sorted(place.releases.glob("*/*/manifest.json")):
-        if path.parent.name.startswith(UNFINISHED):
-            continue
-        manifest = json.loads(path.read_bytes())
-        wanted = ("name", "version", "digest", "rows", "profile", "policy")
-        found.append({**{key: manifest[key] for key in wanted}, "path": str(path.parent)})
-    return found
+    """List the releases of a workspace from their manifests, by name and version; ``latest`` is what the last build of
+    a name made."""
+    from aya_data.catalog.register import find_releases
+
+    wanted = ("name", "version", "digest", "rows", "profile", "policy")
+    return [
+        {**{key: found.manifest[key] for key in wanted}, "latest": found.latest, "path": str(found.path)}
+        for found in find_releases(open_workspace(workspace))
+        if found.manifest
+    ]
 
 
 def gc(workspace: str | Path | None = None, *, downloads: bool = False, answers: bool = False) -> tuple[int, int]:

@@ -31,7 +31,9 @@ READERS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "cs
 class Calibrated:
     """What was made: where the table is, of how many rows, and what it does to the rows kept back (if any).
 
-    ``unresolved`` are labels that name no language, ``left_out`` varieties with too few rows, each with its rows.
+    ``unknown_languages`` counts the sample's languages that the model does not know; ``unresolved`` are labels that
+    name no language, ``left_out`` varieties with too few rows, ``unknown`` those that the model does not know,
+    both with their rows.
     """
 
     path: Path
@@ -39,8 +41,10 @@ class Calibrated:
     rows: int
     varieties: int
     labels: int
+    unknown_languages: int
     unresolved: dict[str, int]
     left_out: dict[str, int]
+    unknown: dict[str, int]
     trial: Trial | None
 
     def as_dict(self) -> dict[str, Any]:
@@ -51,20 +55,27 @@ class Calibrated:
             "rows": self.rows,
             "varieties": self.varieties,
             "labels": self.labels,
+            "unknown_languages": self.unknown_languages,
             "unresolved": self.unresolved,
             "left_out": self.left_out,
+            "unknown": self.unknown,
             "trial": self.trial.as_dict() if self.trial else None,
         }
 
     def __str__(self) -> str:
         """Some lines for a person."""
         lines = [f"Wrote {self.path}: {self.varieties} varieties, {self.labels} labels, from {self.rows} rows."]
+        if not self.unknown_languages:
+            lines.append("No row is in a language that the model does not know: labels are believed by the usual odds.")
         if self.unresolved:
             shown = ", ".join(f"{label!r} ({count})" for label, count in sorted(self.unresolved.items())[:5])
             lines.append(f"Left out, because no language has these labels: {shown}.")
-        if self.left_out:
-            from aya_data.filters.language_id.calibration import ENOUGH
+        from aya_data.filters.language_id.calibration import ENOUGH, listed
 
+        if self.unknown:
+            names = listed(self.unknown)
+            lines.append(f"Without a line, because the model does not know them: {names}. --model names another.")
+        if self.left_out:
             shown = ", ".join(f"{variety} {count}" for variety, count in self.left_out.items())
             lines.append(f"Left out, fewer than {ENOUGH} rows: {shown}.")
         if self.trial is not None:
@@ -118,14 +129,25 @@ def calibrate(
     used = sample.take(~kept_back)
     table = language_calibration.calibrate(used, found, min_letters=min_letters, cost=cost)
     few = language_calibration.left_out(used, found, min_letters=min_letters)
+    unknown = language_calibration.unknown_languages(used, found, min_letters=min_letters)
+    strange = language_calibration.unknown_varieties(used, found, min_letters=min_letters)
     notes = [("rows", str(int((~kept_back).sum()))), ("holdout", f"{holdout:g}"), ("cost", f"{cost:g}")]
-    notes += [("min_letters", str(min_letters))]
+    notes += [("min_letters", str(min_letters)), ("unknown_languages", str(len(unknown)))]
     notes += [("file", line) for line in sorted(f"{file.name} {_digest(file)[:16]}" for file in files)]
     table = table.noted(notes)
     durable.write_bytes(out, table.text.encode())
     trial = language_trial.attempt(sample.take(kept_back), table, found, min_letters) if kept_back.any() else None
     return Calibrated(
-        out, table.digest, len(used.texts), len(table.declared), len(table.labels), unresolved, few, trial
+        out,
+        table.digest,
+        len(used.texts),
+        len(table.declared),
+        len(table.labels),
+        len(unknown),
+        unresolved,
+        few,
+        strange,
+        trial,
     )
 
 

@@ -32,8 +32,9 @@ from aya_data.builders.records.reader import (
 )
 from aya_data.core.errors import InputError, MissingExtra, WrongSetting, did_you_mean
 from aya_data.core.identity import digest
+from aya_data.core.redaction import address
 from aya_data.core.row import Kind
-from aya_data.core.settings import wrong
+from aya_data.core.settings import Location, wrong
 from aya_data.core.stage import Batch, Builder, Unit
 
 __all__ = ["GOES_ON", "FilesBuilder"]
@@ -63,7 +64,7 @@ class _File:
 class FilesSettings(MappingSettings):
     """Settings of the source ``files``."""
 
-    path: tuple[str, ...] = Field(
+    path: tuple[Location, ...] = Field(
         description="A file, a pattern such as data/**/*.jsonl.zst, or a list of them. Relative to "
         "the spec's folder; URLs that fsspec reads are allowed.",
         examples=["data/*.jsonl.zst"],
@@ -178,10 +179,10 @@ class FilesBuilder(Builder):
         found: dict[str, tuple[str, int, str | None]] = {}
         for pattern in self.settings.path:
             found |= _remote_files(pattern) if _remote(pattern) else self._local_files(pattern)
-        root = self._root([_without_query(location) for location in found])
+        root = self._root([address(location) for location in found])
         files = [
             _File(
-                _without_query(location)[len(root) :].replace(os.sep, "/"),
+                address(location)[len(root) :].replace(os.sep, "/"),
                 location,
                 shown,
                 size,
@@ -360,11 +361,6 @@ def _remote(location: str) -> bool:
     return "://" in location and not location.startswith("file://")
 
 
-def _without_query(location: str) -> str:
-    """A location as rows and logs may show it: the query of a URL may be a signature."""
-    return re.split(r"[?#]", location)[0] if re.match(r"https?://", location) else location
-
-
 def _remote_files(pattern: str) -> dict[str, tuple[str, int, str | None]]:
     """Return the files that a URL matches: its text for labels, size, and the store's own mark of their content."""
     try:
@@ -382,7 +378,7 @@ def _remote_files(pattern: str) -> dict[str, tuple[str, int, str | None]]:
             mark = next((str(about[name]) for name in VERSIONS if about.get(name)), None)
             version = None if mark is None else digest("remote", mark, str(about.get("size")))
             url = system.unstrip_protocol(match)
-            found[url] = (_without_query(url), int(about.get("size") or 0), version)
+            found[url] = (address(url), int(about.get("size") or 0), version)
     except FileNotFoundError:
         found = {}
     except ImportError as error:

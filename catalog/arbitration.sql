@@ -12,9 +12,9 @@ WITH said AS (
 ), answered AS (
     FROM said
     UNION ALL BY NAME
-    SELECT t.release, t.version, r.latest, t.source, t.language, t.script, t.teacher,
+    SELECT release, version, latest, source, language, script, teacher,
         0 AS prompts, 0 AS completions, 0 AS penalised
-    FROM teachers t JOIN releases r USING (release, version) WHERE t.answered = 0
+    FROM teachers WHERE answered = 0
 ), won AS (
     SELECT release, version, source, language, script, teacher, count(*) AS wins
     FROM decisions WHERE teacher IS NOT NULL GROUP BY ALL

@@ -13,6 +13,7 @@ import decimal
 import json
 import math
 import re
+import tempfile
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -21,8 +22,8 @@ from typing import Any, Final
 
 import duckdb
 
-from aya_data.catalog.register import escaped_glob, quoted, register
-from aya_data.core.errors import AyaDataError, BuildError, InputError, NotFound, did_you_mean
+from aya_data.catalog.register import escaped_glob, made_for, quoted, register
+from aya_data.core.errors import AyaDataError, BuildError, InputError, NotFound, WorkspaceUnusable, did_you_mean
 from aya_data.core.store import Workspace
 
 __all__ = ["Result", "open_catalog", "query"]
@@ -110,29 +111,45 @@ def _patiently(
 def open_catalog(
     workspace: Workspace, *, boxed: bool = True, memory: int = MEMORY, threads: int = 2
 ) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Open the catalog for reading; make it first where it is missing, unreadable or of another place.
+    """Open the catalog for reading; make it first where it is missing, unreadable, of another place or another layout.
 
-    ``boxed`` is for SQL that a person wrote; without it parts of the store can be read too.
+    Where the workspace cannot be written, it is made elsewhere for as long as it is open. ``boxed`` is for SQL that a
+    person wrote; without it parts of the store can be read too.
     """
     if not any(workspace.releases.glob("*/*/manifest.json")) and not workspace.catalog.exists():
         raise NotFound("release in the workspace", str(workspace.root), remedy="Run first: aya-data build SPEC")
     con = _connect(workspace.catalog, memory, threads) if workspace.catalog.exists() else None
-    if con is None or not _of_here(con, workspace):
-        if con is not None:
-            con.close()
-        con = _connect(register(workspace), memory, threads)
-    if con is None:
-        raise InputError("the catalog cannot be opened", "Remove the file; it is made anew.", str(workspace.catalog))
+    with contextlib.ExitStack() as closing:
+        if con is None or not _of_here(con, workspace):
+            if con is not None:
+                con.close()
+            con = _connect(_made(workspace, closing), memory, threads)
+        if con is None:
+            where = str(workspace.catalog)
+            raise InputError("the catalog cannot be opened", "Remove the file; it is made anew.", where)
+        try:
+            if boxed:
+                _box(con, workspace)
+            yield con
+        except duckdb.Error as error:
+            raise _damaged(error) or BuildError(str(error), "Run: aya-data verify", str(workspace.catalog)) from error
+        finally:
+            # After Ctrl-C a query may still run beside: then the connection refuses to close, and ends with the
+            # process.
+            with contextlib.suppress(duckdb.Error):
+                con.close()
+
+
+def _made(workspace: Workspace, closing: contextlib.ExitStack) -> Path:
+    """Make the catalog, and return its path: in the workspace, or where that is read-only in a folder for a while."""
     try:
-        if boxed:
-            _box(con, workspace)
-        yield con
-    except duckdb.Error as error:
-        raise _damaged(error) or BuildError(str(error), "Run: aya-data verify", str(workspace.catalog)) from error
-    finally:
-        # After Ctrl-C a query may still run beside: then the connection refuses to close, and ends with the process.
-        with contextlib.suppress(duckdb.Error):
-            con.close()
+        return register(workspace)
+    except WorkspaceUnusable as unusable:
+        try:
+            folder = closing.enter_context(tempfile.TemporaryDirectory(prefix="aya-data-"))
+        except OSError:
+            raise unusable from None
+        return register(workspace, Path(folder) / workspace.catalog.name)
 
 
 def _connect(path: Path, memory: int, threads: int) -> duckdb.DuckDBPyConnection | None:
@@ -157,12 +174,12 @@ def _connect(path: Path, memory: int, threads: int) -> duckdb.DuckDBPyConnection
 
 
 def _of_here(con: duckdb.DuckDBPyConnection, workspace: Workspace) -> bool:
-    """Whether the catalog was made for this folder: its views hold absolute paths."""
+    """Whether the catalog was made for this folder, by this layout."""
     try:
-        row = con.execute("SELECT root FROM shape.workspace").fetchone()
+        row = con.execute("SELECT root, layout FROM shape.workspace").fetchone()
     except duckdb.Error:
         return False
-    return row is not None and row[0] == str(workspace.root)
+    return row == made_for(workspace)
 
 
 def _box(con: duckdb.DuckDBPyConnection, workspace: Workspace) -> None:

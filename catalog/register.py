@@ -25,10 +25,11 @@ from aya_data.core import durable
 from aya_data.core import language as languages
 from aya_data.core import license as licenses
 from aya_data.core.errors import WorkspaceUnusable
+from aya_data.core.identity import digest
 from aya_data.core.ledger import COUNTS
 from aya_data.core.store import UNFINISHED, Workspace
 
-__all__ = ["STORAGE", "Found", "find_releases", "quoted", "quoted_glob", "register"]
+__all__ = ["STORAGE", "Found", "find_releases", "made_for", "quoted", "quoted_glob", "register"]
 
 DATA_FILES = ("schema.sql", "arbitration.sql")
 
@@ -39,7 +40,7 @@ MAIN_KINDS: Final[Mapping[str, str]] = {"conversation": "data", "preference": "p
 MESSAGES: Final[Mapping[str, str]] = {"conversation": "messages", "preference": "chosen", "prompt": "prompt"}
 """The column of each kind of row that the view shows as ``messages``."""
 
-GENERATION: Final = ("completions", "scores", "decisions", "pairs")
+GENERATION: Final = ("completions", "failures", "scores", "decisions", "pairs")
 """Views of what models were asked and how their answers fared."""
 
 PASSED_ON: Final = (
@@ -61,34 +62,33 @@ class Found:
     problems: list[str] = field(default_factory=list)
 
 
-def register(workspace: Workspace) -> Path:
-    """Write ``catalog.duckdb`` from the manifests of all releases and return its path.
+def register(workspace: Workspace, path: Path | None = None) -> Path:
+    """Write ``catalog.duckdb``, or ``path``, from the manifests of all releases and return its path.
 
     Raises :class:`~aya_data.core.errors.WorkspaceUnusable` when the file cannot be written.
     """
-    durable.make_folder(workspace.root)
-    fresh = workspace.catalog.with_name(
-        f"{workspace.catalog.name}.{os.getpid()}-{threading.get_ident()}{durable.TEMPORARY}"
-    )
+    path = path or workspace.catalog
+    durable.make_folder(path.parent)
+    fresh = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}{durable.TEMPORARY}")
     leftovers = [fresh, fresh.with_name(fresh.name + ".wal")]
-    for path in leftovers:
-        if path.exists():
-            durable.remove(path)
+    for leftover in leftovers:
+        if leftover.exists():
+            durable.remove(leftover)
     try:
         with duckdb.connect(str(fresh), config={"storage_compatibility_version": STORAGE, "threads": 1}) as con:
             _fill(con, workspace)
             con.execute("CHECKPOINT")
-        stale = workspace.catalog.with_name(workspace.catalog.name + ".wal")
+        stale = path.with_name(path.name + ".wal")
         if stale.exists():
             durable.remove(stale)
-        durable.replace(fresh, workspace.catalog)
+        durable.replace(fresh, path)
     except (duckdb.Error, OSError) as error:
-        raise WorkspaceUnusable(str(workspace.catalog), str(error).splitlines()[0]) from error
+        raise WorkspaceUnusable(str(path), str(error).splitlines()[0]) from error
     finally:
-        for path in leftovers:
-            if path.exists():
-                durable.remove(path)
-    return workspace.catalog
+        for leftover in leftovers:
+            if leftover.exists():
+                durable.remove(leftover)
+    return path
 
 
 def find_releases(workspace: Workspace) -> list[Found]:
@@ -159,8 +159,9 @@ def _modified(path: Path) -> int:
 
 
 def _fill(con: duckdb.DuckDBPyConnection, workspace: Workspace) -> None:
-    con.execute(files("aya_data.catalog").joinpath("schema.sql").read_text(encoding="utf-8"))
-    _insert(con, "shape.workspace", [(str(workspace.root),)])
+    schema, arbitration = _statements()
+    con.execute(schema)
+    _insert(con, "shape.workspace", [made_for(workspace)])
     selects: dict[str, list[str]] = {view: [] for view in ("rows", "ledger", "edges", *GENERATION)}
     for release in find_releases(workspace):
         if release.manifest:
@@ -182,7 +183,17 @@ def _fill(con: duckdb.DuckDBPyConnection, workspace: Workspace) -> None:
     for view, listed in selects.items():
         union = " UNION ALL BY NAME ".join([f"SELECT * FROM shape.{view}", *listed])
         con.execute(f"CREATE VIEW {view} AS {union}")
-    con.execute(files("aya_data.catalog").joinpath("arbitration.sql").read_text(encoding="utf-8"))
+    con.execute(arbitration)
+
+
+def _statements() -> list[str]:
+    return [files("aya_data.catalog").joinpath(name).read_text(encoding="utf-8") for name in DATA_FILES]
+
+
+def made_for(workspace: Workspace) -> tuple[str, str]:
+    """Return what a catalog says of itself that this code makes for ``workspace``: its folder, since the views hold
+    absolute paths, and a digest of the layout."""
+    return str(workspace.root), digest(*_statements())
 
 
 def _insert(con: duckdb.DuckDBPyConnection, table: str, rows: Sequence[tuple[Any, ...]]) -> None:
@@ -222,12 +233,12 @@ def _facts(release: Found) -> dict[str, list[tuple[Any, ...]]]:
         ],
     }  # fmt: skip
     found["teachers"] = [
-        (*own, source, row["teacher"], row["language"], row["script"], row["asked_for"], row["prompts"])
+        (*own, release.latest, source, row["teacher"], row["language"], row["script"], row["asked_for"], row["prompts"])
         for source, report in sorted(manifest.get("generation", {}).items())
         for row in report.get("teachers", ())
     ]
     found["statistics"] = [
-        (*own, stage, name, dict(zip(statistic["keys"], row, strict=False)), measure, value)
+        (*own, release.latest, stage, name, dict(zip(statistic["keys"], row, strict=False)), measure, value)
         for stage, statistics in manifest.get("statistics", {}).items()
         for name, statistic in statistics.items()
         for row in statistic["rows"]

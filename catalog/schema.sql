@@ -67,14 +67,14 @@ CREATE TABLE rules (
 
 -- Teachers of an arbitrage, and the languages of the prompts that they may be asked about.
 CREATE TABLE teachers (
-    release VARCHAR, version VARCHAR, source VARCHAR,
+    release VARCHAR, version VARCHAR, latest BOOLEAN, source VARCHAR,
     teacher VARCHAR, language VARCHAR, script VARCHAR,
     prompts BIGINT,           -- there are so many prompts
     answered BIGINT           -- of them it has an answer to so many
 );
 
 CREATE TABLE statistics (
-    release VARCHAR, version VARCHAR,
+    release VARCHAR, version VARCHAR, latest BOOLEAN,
     stage VARCHAR,
     statistic VARCHAR,        -- what was counted, such as confusion
     keys MAP(VARCHAR, VARCHAR),  -- the group, such as declared and detected language
@@ -84,7 +84,7 @@ CREATE TABLE statistics (
 
 -- What the mixture asked for and what came of it: axis `all`, each level's values, floors that stayed short, full caps.
 CREATE VIEW mixture AS
-SELECT release, version,
+SELECT release, version, latest,
     keys['kind'] AS kind,
     keys['axis'] AS axis,     -- all, source, dataset, language, origin, …, floor:language, cap:source,dataset
     keys['value'] AS value,
@@ -104,7 +104,7 @@ GROUP BY ALL;
 
 -- How many tokens the spec's tokenizer makes of a language's texts, without its chat template.
 CREATE VIEW fertility AS
-SELECT release, version,
+SELECT release, version, latest,
     keys['language'] AS language,
     keys['script'] AS script,
     sum(value) FILTER (WHERE measure = 'rows')::BIGINT AS rows,
@@ -121,7 +121,7 @@ GROUP BY ALL;
 
 -- What language identification found in rows of each declared variety, and what became of them.
 CREATE VIEW confusion AS
-SELECT release, version,
+SELECT release, version, latest,
     keys['on'] AS "on",           -- what was read: conversation, prompt or answer
     keys['declared'] AS declared,
     keys['detected'] AS detected, -- a variety, und_Latn and so on, or undetermined
@@ -164,7 +164,7 @@ CREATE TABLE shape.edges (
     child VARCHAR, parent VARCHAR, source VARCHAR
 );
 
-CREATE TABLE shape.workspace (root VARCHAR);
+CREATE TABLE shape.workspace (root VARCHAR, layout VARCHAR);  -- layout: digest of all statements
 
 CREATE TABLE shape.completions (
     release VARCHAR, version VARCHAR, latest BOOLEAN,
@@ -183,6 +183,15 @@ CREATE TABLE shape.completions (
     disagreement DOUBLE       -- standard deviation of what several arbiters say, in units of their spread
 );
 
+CREATE TABLE shape.failures (
+    release VARCHAR, version VARCHAR, latest BOOLEAN,
+    source VARCHAR, prompt VARCHAR, language VARCHAR, script VARCHAR,
+    step VARCHAR,             -- who was asked what: generate/<teacher>, arbiter/<judge> …
+    tag VARCHAR,              -- the number of the sample, or what tells requests about a prompt apart
+    key VARCHAR,              -- in the journal
+    reason VARCHAR            -- why it has no answer
+);
+
 CREATE TABLE shape.scores (
     release VARCHAR, version VARCHAR, latest BOOLEAN,
     source VARCHAR, prompt VARCHAR, language VARCHAR, script VARCHAR,
@@ -199,7 +208,9 @@ CREATE TABLE shape.decisions (
     sample INTEGER, key VARCHAR, score DOUBLE,
     reason VARCHAR,           -- the rule that picked it
     tied INTEGER,             -- how many answers shared the best place
-    candidates INTEGER        -- how many there were
+    candidates INTEGER,       -- how many there were
+    review VARCHAR,           -- where there is a review: what became of it for the prompt; null where it was not chosen
+    scorer VARCHAR            -- where there is a review: whose scale the score is on, arbiter or review
 );
 
 CREATE TABLE shape.pairs (
@@ -208,5 +219,6 @@ CREATE TABLE shape.pairs (
     chosen_teacher VARCHAR, chosen_sample INTEGER, chosen_key VARCHAR, chosen_score DOUBLE,
     rejected_teacher VARCHAR, rejected_sample INTEGER, rejected_key VARCHAR, rejected_score DOUBLE,
     margin DOUBLE,
+    scorer VARCHAR,           -- where there is a review: whose scale the scores and the margin are on, arbiter or review
     outcome VARCHAR           -- kept, or why it was refused
 );

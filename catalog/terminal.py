@@ -8,13 +8,14 @@ printed beside it alone.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterator
 from typing import Final
 
 from rich.cells import cell_len
 
-__all__ = ["amount", "cut", "inline", "isolate", "printable", "wrapped"]
+__all__ = ["amount", "cut", "inline", "isolate", "printable", "unmarked", "wrapped"]
 
 FSI, LRI, RLI, PDI = "\u2068", "\u2066", "\u2067", "\u2069"
 
@@ -76,6 +77,11 @@ def _clings(character: str) -> bool:
 def isolate(text: str, mark: str = FSI) -> str:
     """Put one line of printable text into an isolate; text of one direction alone needs none."""
     return f"{mark}{text}{PDI}" if not text.isascii() else text
+
+
+def unmarked(text: str) -> str:
+    """Remove the marks of isolates; :func:`printable` leaves none that is a row's own."""
+    return re.sub(f"[{FSI}{LRI}{RLI}{PDI}]", "", text)
 
 
 def inline(text: str) -> str:

@@ -23,9 +23,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from configparser import ConfigParser
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,7 +31,7 @@ __all__ = ["CUT", "ROOT", "Block", "Command", "Workplace", "agree", "blocks", "c
 
 ROOT = Path(__file__).resolve().parent.parent
 CUT = "[…]"
-SITE = ".site"
+PACKAGE, SITE = ".package", ".site"
 NEEDED = ("specs", "builders/samples/house", "builders/samples/answers")
 """What the commands of the pages find around them, as in a clone."""
 
@@ -127,25 +125,20 @@ class Workplace:
         return Workplace(folder)
 
     def lay_out(self, page: Path) -> None:
-        """Write the files of a page: packages as they are when installed from its ``pyproject.toml``, others here."""
-        site = self.folder / SITE
-        for block in blocks(page):
-            if block.title and block.kind != "console":
-                path = (site if block.kind == "python" else self.folder) / block.title
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text(f"{block.text}\n", encoding="utf-8")
-        for block in blocks(page, "toml"):
-            project = tomllib.loads(block.text)["project"]
-            name = project["name"].replace("-", "_")
-            metadata = site / f"{name}-{project['version']}.dist-info"
-            metadata.mkdir(parents=True)
-            about = f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n"
-            (metadata / "METADATA").write_text(about, encoding="utf-8")
-            points = ConfigParser(delimiters=("=",))
-            points.read_dict(project["entry-points"])
-            with (metadata / "entry_points.txt").open("w", encoding="utf-8") as file:
-                points.write(file)
-            (site / name / "__init__.py").touch()
+        """Write the files of a page; where a ``pyproject.toml`` is among them, install the package."""
+        titled = [block for block in blocks(page) if block.title and block.kind != "console"]
+        package = self.folder / PACKAGE
+        packaged = any(block.title == "pyproject.toml" for block in titled)
+        for block in titled:
+            for folder in (package, self.folder) if packaged else (self.folder,):
+                if folder == package or block.kind not in ("python", "toml"):
+                    path = folder / block.title
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    path.write_text(f"{block.text}\n", encoding="utf-8")
+        if packaged:
+            offline = ("--no-deps", "--no-index", "--no-build-isolation", "--disable-pip-version-check")
+            command = [sys.executable, "-m", "pip", "install", "-q", *offline, "--target", self.folder / SITE, package]
+            subprocess.run(command, check=True)
 
     def environment(self) -> Mapping[str, str]:
         """Return the environment of the commands: no workspace, cache or terminal of the caller's."""

@@ -156,7 +156,7 @@ takes the same rows and more.
 | `seconds` | of this build |
 | `stages` | a list of `name`, `key`, `cached`, `rows_in`, `created`, `rows_out`, `dropped`, `merged`, `not_sampled`, `consumed`, `seconds` |
 | `asked` | a list of what models were asked in this build: `expected` and `actual`, with the requests that `failed`, those that a recording has no answer to (`absent`) and verdicts of a judge that are `unreadable` |
-| `notes` | what people should know, as it is printed: answers that are not recorded, verdicts that cannot be read, languages without a teacher |
+| `notes` | what people should know, as it is printed: an empty release, a source of which nothing is released, files that end too early, models without a revision, requests that failed, answers that are not recorded, verdicts that cannot be read, languages without a teacher, floors and budgets that are not reached |
 """.strip()  # noqa: E501
 
 

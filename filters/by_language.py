@@ -7,15 +7,15 @@ over one that does not (``uzn``, ``Uzbek``).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, BeforeValidator
 
 from aya_data.core import language as languages
 from aya_data.core.errors import NotFound
-from aya_data.core.settings import wrong
+from aya_data.core.settings import check_keys, wrong
 
-__all__ = ["LanguageKey", "value_for"]
+__all__ = ["ByLanguage", "value_for"]
 
 Value = TypeVar("Value")
 
@@ -33,8 +33,14 @@ def _names_script(text: str) -> bool:
     return languages.resolve(text, script="Latn").variety == languages.resolve(text, script="Cyrl").variety
 
 
-LanguageKey = Annotated[str, AfterValidator(_language_key)]
-"""A language or variety as the key of a mapping; becomes ``uzn`` or ``uzn_Cyrl``."""
+def _check(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        check_keys([key for key in value if isinstance(key, str)], _language_key)
+    return value
+
+
+ByLanguage = Annotated[dict[Annotated[str, AfterValidator(_language_key)], Value], BeforeValidator(_check)]
+"""Values by language or variety: a key becomes ``uzn`` or ``uzn_Cyrl``, and no two may mean the same."""
 
 
 def value_for(mapping: Mapping[str, Value], language: str, script: str) -> Value | None:

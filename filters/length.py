@@ -23,7 +23,7 @@ from pydantic import Field, model_validator
 from aya_data.core import settings
 from aya_data.core.settings import wrong
 from aya_data.core.stage import RowFilter, Verdicts
-from aya_data.filters.by_language import LanguageKey, value_for
+from aya_data.filters.by_language import ByLanguage, value_for
 
 __all__ = ["Length"]
 
@@ -59,7 +59,7 @@ class Length(RowFilter):
     class Settings(SidedBounds):
         """Bounds in characters: of prompt and answer together, of either, and by language."""
 
-        languages: dict[LanguageKey, SidedBounds] = Field(
+        languages: ByLanguage[SidedBounds] = Field(
             {},
             description="Other bounds for a language (tur) or variety (uzn_Cyrl); what is not given there "
             "stays as it is.",

@@ -13,9 +13,11 @@ assistant's) or its last answer; of a preference row both last answers. Rows of 
 licence; longer; lower row hash), and a row goes when it resembles one that was *kept* before it. Rows that went
 keep nothing out: of a chain A ~ B ~ C with A and C unlike, A and C stay.
 
-**Groups**: translations of one record share no shingles and are not duplicates. ``at_most: k`` keeps the first k
-rows of each ``group`` after duplicates are gone, in the same order but for the length, which says nothing between
-languages: of equal origin and licence the row hash decides, so that each language keeps its share.
+**Groups**: translations of one record share no shingles and are not duplicates. With ``at_most: k`` a row that
+resembles no kept one goes where k of its ``group`` are kept already. It is the same walk: what went as a duplicate
+takes no place in its group, and nothing is merged into what its group loses. Its order is then the same but for the
+length, which says nothing between languages: of equal origin and licence the row hash decides, so that each language
+keeps its share.
 
 =====================  =======  ============================  ==============================================
 rule                   outcome  value                         evidence
@@ -24,16 +26,20 @@ rule                   outcome  value                         evidence
 ``large_group``        merged   place in its group, from 1    how many rows the group has
 =====================  =======  ============================  ==============================================
 
-**Links**: kept rows that resemble each other to ``leakage_threshold`` are linked for splits; they are not removed.
+**Links**: kept rows that resemble each other to ``leakage_threshold`` are linked for splits, one with the other or
+through others; they are not removed.
 
 How pairs are found: the measure is a MinHash signature of 80 minima per row, cached per part and good for any
-threshold; bands of it find candidates (:func:`aya_data.text.minhash.banding`: at most 0.4 % of the pairs that are
-just at the threshold are missed, far fewer above it; of links at 0.6 some 25 %, most of which others join). Shingle
-sets are then made for rows with a likely partner only.
+threshold; bands of it find candidates (:func:`aya_data.text.minhash.banding` for ``leakage_threshold``: at most 0.4 %
+of the pairs that are just at it are missed, far fewer above it, and at the usual ``threshold`` hardly any). Shingle
+sets are then made for rows with a likely partner only. Against all pairs of 144,394 mixed texts at 0.6, found by brute
+force: of 29,052 with both sides kept at a threshold of 0.8, links join all but 3; of 106,969 at 0.95 all but 4. None
+of the 54,464 pairs at 0.8 was left whole.
 
-Cost on one core: 5 microseconds per row of 600 characters to measure. Deciding holds 260 bytes per row, and 8 per
-shingle of rows with a likely partner, beyond 1 GiB in a file of the temporary folder: 5 million rows took 1.6 GiB, and
-per row as long as 50,000 did (``benchmarks/growth.py``).
+Cost on one core: 5 microseconds per row of 600 characters to measure, and 8 to decide (half as much where few texts
+resemble others; bands for links rather than duplicates alone took 2 of them). Deciding holds 260 bytes per row, and 8
+per shingle of rows with a likely partner, beyond 1 GiB in a file of the temporary folder: 5 million rows took 1.6 GiB,
+and per row as long as 50,000 did (``benchmarks/growth.py``).
 """
 
 from __future__ import annotations
@@ -149,18 +155,18 @@ class NearDedup(ExchangeFilter):
         return pa.table({"minima": minima, "sequence": found.sequence, "count": found.count})
 
     def warm(self) -> None:
-        from aya_data.text.matching import match, near_others
-        from aya_data.text.minhash import banding, least_agreeing, signatures
+        from aya_data.text.matching import near_others
+        from aya_data.text.minhash import banding, signatures
         from aya_data.text.shingles import Gram, shingle_sets
 
         given, rows = self.settings, specimens()
         gram, texts, salts = Gram(given.words, given.characters), texts_of(rows, "conversation"), _salts(rows)
         minima = signatures(texts, gram, salts).minima
         sets, ends = shingle_sets(texts, gram, salts)
-        bands = banding(given.threshold)
-        near_others(minima, bands, least_agreeing(given.leakage_threshold))
-        settled = np.zeros(len(rows), np.bool_)
-        match(minima, sets, ends[:-1], np.diff(ends), settled, bands, given.threshold, given.leakage_threshold)
+        bands = banding(given.leakage_threshold)
+        near_others(minima, bands)
+        walk = _Walk(np.arange(len(rows)), np.zeros(len(rows), np.bool_), np.full(len(rows), -1, np.int64))
+        self._matched(minima, sets, ends[:-1], np.diff(ends), walk.rows, walk, 1)
 
     def decide(self, exchange: Exchange) -> pa.Table:
         connection = exchange.connection
@@ -179,42 +185,50 @@ class NearDedup(ExchangeFilter):
 
     def _lost(self, exchange: Exchange, threads: int) -> pa.Table:
         """Return ``place, keeper, jaccard`` of the rows that go, and link others in ``exchange``."""
-        from aya_data.text.matching import match, near_others
-        from aya_data.text.minhash import banding, least_agreeing
+        from aya_data.text.matching import near_others
+        from aya_data.text.minhash import banding
 
         measured, minima = _gather(exchange.pieces)
         own, first = _same(measured.sequence, measured.count)
-        given = self.settings
-        bands = banding(given.threshold)
         minima = _compacted(minima, first)
-        marked = np.flatnonzero(near_others(minima, bands, least_agreeing(given.leakage_threshold), threads))
+        marked = np.flatnonzero(near_others(minima, banding(self.settings.leakage_threshold), threads))
         chosen = first[marked]  # one row of each text with a likely partner
-        texts = np.bincount(own[own >= 0], minlength=len(first))
-        texts[marked] += 1
-        involved = np.flatnonzero((own >= 0) & (texts[own] > 1))
-        if not len(involved):
-            return _losers(*(np.zeros(0, np.int64),) * 2, np.zeros(0))
-        rank, settled = _ranked(exchange.connection, measured.places[involved])
-        best = np.full(len(first), len(involved), np.int64)
-        np.minimum.at(best, own[involved], rank)
-        by_rank = np.empty(len(involved), np.int64)
-        by_rank[rank] = involved
+        rows = np.bincount(own[own >= 0], minlength=len(first) + 1)  # the last for rows without a text
+        rows[marked] += 1
+        walk = _walk(exchange.connection, measured.places, rows[own] > 1, self.settings.at_most)
+        said = own[walk.rows]
+        best = np.full(len(first) + 1, len(said), np.int64)
+        np.minimum.at(best, said, np.arange(len(said)))
+        # Texts are numbered in the order of their first rows, those without a likely partner after the others.
         order = np.argsort(best[marked], kind="stable")
-        texts_in_order = marked[order]
-        minima = minima[texts_in_order]
+        number = np.full(len(first) + 1, -1, np.int64)
+        number[marked[order]] = np.arange(len(marked))
+        alone = np.flatnonzero((number[:-1] < 0) & (best[:-1] < len(said)))
+        number[alone] = np.arange(len(marked), len(marked) + len(alone))
+        minima = minima[marked[order]]
         with tempfile.TemporaryFile(dir=_temporary(exchange.connection)) as file:
             sets, starts, sizes = self._sets(exchange.pieces, measured, chosen, file, threads)
-            matches = match(
-                minima, sets, starts[order], sizes[order], settled[best[texts_in_order]], bands,
-                given.threshold, given.leakage_threshold, threads,
-            )  # fmt: skip
+            matches = self._matched(minima, sets, starts[order], sizes[order], number[said], walk, threads)
             del sets
-        keeper, jaccard = _fates(matches, texts_in_order, best, len(first))
-        linked = by_rank[best[texts_in_order[matches.links]]]
-        exchange.links.append(pa.table({"one": measured.places[linked[:, 0]], "other": measured.places[linked[:, 1]]}))
-        goes = (keeper[own[involved]] != rank) & ~settled[rank]
-        gone = involved[goes]
-        return _losers(measured.places[gone], measured.places[by_rank[keeper[own[gone]]]], jaccard[own[gone]])
+        places = measured.places[walk.rows]
+        one, other = places[matches.links].T
+        exchange.links.append(pa.table({"one": one, "other": other}))
+        gone = np.flatnonzero(matches.partner >= 0)
+        keeper = places[matches.partner[gone]]
+        return pa.table({"place": places[gone], "keeper": keeper, "jaccard": matches.resemblance[gone]})
+
+    def _matched(
+        self, minima: npt.NDArray[np.uint16], sets: Hashes, starts: Longs, sizes: Longs, texts: Longs, walk: _Walk,
+        threads: int,
+    ) -> Matches:  # fmt: skip
+        from aya_data.text.matching import match
+        from aya_data.text.minhash import banding
+
+        given = self.settings
+        return match(
+            minima, sets, starts, sizes, texts, walk.settled, walk.groups, given.at_most or 0,
+            banding(given.leakage_threshold), given.threshold, given.leakage_threshold, threads,
+        )  # fmt: skip
 
     def _sets(
         self, pieces: Sequence[Piece], measured: _Measured, chosen: Longs, file: Any, threads: int
@@ -255,6 +269,15 @@ class _Measured:
     sequence: Hashes
     count: npt.NDArray[np.int32]
     bounds: Longs
+
+
+@dataclass(frozen=True, slots=True)
+class _Walk:
+    """Rows in the order in which they are taken, whether each is settled, and a number for its group if it is large."""
+
+    rows: Longs
+    settled: npt.NDArray[np.bool_]
+    groups: Longs
 
 
 def texts_of(rows: pa.Table, on: On) -> Pieces:
@@ -345,31 +368,27 @@ def _compacted(minima: npt.NDArray[np.uint16], rows: Longs) -> npt.NDArray[np.ui
     return minima[: len(rows)]
 
 
-def _ranked(connection: duckdb.DuckDBPyConnection, places: Longs) -> tuple[Longs, npt.NDArray[np.bool_]]:
-    """Return the rank of each of some rows in the keeper order, and by rank whether a row is settled."""
-    connection.register("near_dedup_places", pa.table({"place": places, "slot": np.arange(len(places))}))
+def _walk(
+    connection: duckdb.DuckDBPyConnection, places: Longs, involved: npt.NDArray[np.bool_], at_most: int | None
+) -> _Walk:
+    """Order the rows that have a likely partner or, with ``at_most``, too many others in their group."""
+    listed = np.flatnonzero(involved) if at_most is None else np.arange(len(places))
+    table = pa.table({"place": places[listed], "slot": listed, "likely": involved[listed]})
+    connection.register("near_dedup_places", table)
     found = connection.execute(
-        "SELECT slot, settled FROM candidates c JOIN near_dedup_places USING (place) "
-        f"LEFT JOIN near_dedup_licenses AS ranks ON {LICENSED} ORDER BY {KEEPER_ORDER}"
+        f"""
+        WITH large AS (
+            SELECT "group", row_number() OVER () - 1 AS number
+            FROM candidates GROUP BY "group" HAVING {"false" if at_most is None else f"count(*) > {at_most}"}
+        )
+        SELECT slot, settled, coalesce(number, -1) AS number FROM candidates c JOIN near_dedup_places USING (place)
+        LEFT JOIN large USING ("group") LEFT JOIN near_dedup_licenses AS ranks ON {LICENSED}
+        WHERE likely OR number IS NOT NULL ORDER BY {KEEPER_ORDER if at_most is None else GROUP_ORDER}
+        """
     ).fetchnumpy()
     connection.unregister("near_dedup_places")
-    rank = np.empty(len(places), np.int64)
-    rank[found["slot"]] = np.arange(len(places))
-    return rank, np.asarray(found["settled"], np.bool_)
-
-
-def _fates(matches: Matches, texts: Longs, best: Longs, count: int) -> tuple[Longs, npt.NDArray[np.float64]]:
-    """Return for each text the rank of the row that it is kept as, or goes for, and their Jaccard index."""
-    keeper = best.copy()
-    jaccard = np.ones(count, np.float64)
-    goes = np.flatnonzero(matches.partner >= 0)
-    keeper[texts[goes]] = best[texts[matches.partner[goes]]]
-    jaccard[texts[goes]] = matches.resemblance[goes]
-    return keeper, jaccard
-
-
-def _losers(places: Longs, keepers: Longs, jaccard: npt.NDArray[np.float64]) -> pa.Table:
-    return pa.table({"place": places, "keeper": keepers, "jaccard": jaccard})
+    slots, settled, numbers = (np.asarray(found[name]) for name in ("slot", "settled", "number"))
+    return _Walk(slots, settled, numbers)
 
 
 def _temporary(connection: duckdb.DuckDBPyConnection) -> str | None:

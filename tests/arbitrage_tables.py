@@ -129,7 +129,8 @@ def simulated(
             "script": [about[at][1] for at in row], "teacher": [f"t{at}" for at in teacher],
             "family": [f"f{at}" for at in teacher], "sample": np.zeros(size, np.int32),
             "key": [hexed(trial, "key", index) for index in range(size)], "finish": ["stop"] * size,
-            "tokens": pa.nulls(size, pa.int32()), "chars": np.full(size, 100), "length": np.round(long, 4),
+            "tokens": pa.nulls(size, pa.int32()), "thought": pa.nulls(size, pa.int32()),
+            "chars": np.full(size, 100), "length": np.round(long, 4),
             "digest": [str(index) for index in range(size)], "penalties": pa.array([[]] * size, pa.list_(pa.string())),
         }
     ).cast(SCORES)  # fmt: skip

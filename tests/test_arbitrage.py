@@ -249,7 +249,7 @@ def test_failures_stop_the_build_and_can_be_allowed(folder: Path) -> None:
     app = Models(fails="the moon")
     with Served(app) as server:
         three = served(server.base_url, "long", "short")
-        with pytest.raises(BuildError, match=r"1 of 12 requests failed, and max_failed is 0: 1 times .*too hard"):
+        with pytest.raises(BuildError, match=r"1 of 12 requests failed, and max_failed is 0: once .*too hard"):
             build(folder, f"{three}\nrouting: reward")
         done = build(folder, f"{three}\nrouting: reward\nmax_failed: 1")
     assert rows(done).height == 11
@@ -338,6 +338,23 @@ def test_a_plan_expects_one_teacher_for_each_prompt_of_the_second_round(
     assert all(after[f"generate/{name}@2"][2] == 0 for name in names) or sum(
         after[f"generate/{name}@2"][2] or 0 for name in names
     ) < sum(one[2] or 0 for one in second)
+
+
+def test_a_plan_expects_of_a_review_what_its_budget_pays_for(folder: Path, models: tuple[Models, str]) -> None:
+    _, base_url = models
+    judge = f'{{kind: judge, mode: score, model: {{engine: openai, model: judge, base_url: "{base_url}"}}}}'
+    body = f"{served(base_url, 'long', 'short', revision='x')}\nrouting: reward\nreview: {{BUDGET, with: {judge}}}"
+
+    def reviewed(budget: str) -> int | None:
+        return said(folder, body.replace("BUDGET", budget), "prompts")["review/review"][1]
+
+    assert [reviewed(budget) for budget in ("rows: 4", "rows: 40", "share: 0.3")] == [8, 24, 6]
+    # Two answers of at most 256 tokens each, until it is known how many they have.
+    assert [reviewed(f"tokens: {count}") for count in (511, 512, 2000, 99_999)] == [0, 2, 6, 24]
+    done = build(folder, body.replace("BUDGET", "tokens: 300"))
+    paid = next(one["actual"]["done"] for one in done.asked if one["expected"]["stage"] == "review:duel/review")
+    write(folder, "asked.jsonl", [{"q": f"{question} Or not?"} for question in QUESTIONS])
+    assert reviewed("tokens: 300") == paid
 
 
 def test_gc_removes_answers_that_cost_nothing_and_none_that_did(folder: Path, models: tuple[Models, str]) -> None:
@@ -454,6 +471,78 @@ def test_people_review_the_prompts_whose_answers_diverge(folder: Path) -> None:
     sheet.write_text("".join(json.dumps(line) + "\n" for line in lines))
     with pytest.raises(InputError, match=r"sheet.jsonl:1.*nobody gave"):
         build(folder, body + REVIEW.replace("WITH", "{kind: human, verdicts: [sheet.jsonl]}"))
+
+
+def test_what_people_said_outlasts_a_teacher_and_a_prompt_that_are_added(folder: Path) -> None:
+    reviewed = "review: {rows: 4, min_margin: 6, by: divergence, with: {kind: human, verdicts: VERDICTS}}"
+    asked = f"{FOUR}\nrouting: reward\n{PAIRS}\n"
+    build(folder, asked + reviewed.replace("VERDICTS", "[]"))
+
+    def sheet(name: str) -> tuple[int, list[dict[str, Any]]]:
+        made = api.plan(folder / "duel.yaml", workspace=folder / "workspace")
+        count = api.review_sheet(made, folder / name, folder / "workspace")
+        return count, [json.loads(line) for line in (folder / name).read_text().splitlines()]
+
+    def judge(name: str, lines: list[dict[str, Any]]) -> None:
+        told = [{**line, "score": line["score"] or (9 if line["text"] == BESIDE else 2)} for line in lines]
+        write(folder, name, told)
+
+    _, lines = sheet("first.jsonl")
+    judge("first.jsonl", lines)
+    with_first = reviewed.replace("VERDICTS", "first.jsonl")
+    standings = "SELECT review, scorer, count(*) FROM decisions WHERE latest GROUP BY ALL ORDER BY 1 NULLS LAST"
+    done = build(folder, asked + with_first)
+    assert sql(done, standings) == [("decided", "review", 4), (None, "arbiter", 8)]
+    # The margin of a reviewed pair is on the scale of the verdicts, and no trainer takes it for one of the others.
+    verdicts = "SELECT outcome, margin, count(*) FROM pairs WHERE latest AND scorer = 'review' GROUP BY ALL"
+    assert sql(done, verdicts) == [("kept", 7.0, 4)]
+    shards = rows(done, "preference")
+    people = shards.filter(pl.col("scores").list.len() > 0)
+    assert people.height == 4 and people["margin"].null_count() == people["chosen_score"].null_count() == 4
+    assert {pair["key"]: pair["value"] for pair in people["scores"][0]} == {"review_chosen": 9, "review_rejected": 2}
+    assert shards.filter(pl.col("margin").is_null()).height == 4
+    narrow = build(folder, asked + with_first.replace("min_margin: 6", "min_margin: 8"))
+    assert sql(narrow, verdicts) == [("margin", 7.0, 4)]
+
+    # Another teacher, and a prompt whose answers diverge most of all: the sheet of before still decides.
+    question = "What should a child know about the wind in its own country, and why?"
+    write(folder, "asked.jsonl", [{"q": q} for q in (*QUESTIONS, question)])
+    fifth = "A child of this country hears of the {0} from its parents, who know what it was like when they were small."
+    write(folder, "fifth.jsonl", [{"q": q, "a": fifth.format(t)} for q, t in zip(QUESTIONS, TOPICS, strict=True)])
+    for name, text in (("long", LONG), ("beside", BESIDE)):
+        with (folder / f"{name}.jsonl").open("a") as file:
+            file.write(json.dumps({"q": question, "a": text.format("wind")}) + "\n")
+    five = asked.replace("\nrouting", f"\n  {recorded('fifth')}\nrouting")
+    more = build(folder, five + with_first)
+    assert sql(more, standings) == [("earlier", "review", 4), (None, "arbiter", 9)]
+    said = [m[-1]["content"] for m in rows(more)["messages"].to_list()]
+    assert said.count(BESIDE) == 4
+    (remark,) = more.result.manifest["generation"]["duel"]["remarks"]
+    assert remark == (
+        "4 prompts are decided by verdicts on the answers that people saw, without the 4 that came later: "
+        "aya-data review writes a sheet that asks for them"
+    )
+    page = (more.result.path / "ARBITRATION.md").read_text()
+    assert "People decided 4 of the 4 prompts that were chosen for review." in page and "4 that came later" in page
+
+    # The next sheet asks for those alone, and takes the place of the first one.
+    count, lines = sheet("second.jsonl")
+    assert count == 4 and len(lines) == 20
+    assert sorted(line["text"] for line in lines if line["score"] is None) == sorted(
+        fifth.format(topic) for topic in TOPICS if any(topic in line["conversation"] for line in lines)
+    )
+    write(folder, "second.jsonl", lines)
+    unfinished = build(folder, five + reviewed.replace("VERDICTS", "second.jsonl"))
+    assert sql(unfinished, standings)[0] == ("unfinished", "arbiter", 4)
+    (remark,) = unfinished.result.manifest["generation"]["duel"]["remarks"]
+    assert remark == (
+        "the verdicts of people on 4 prompts do not count, and the arbiter decides: "
+        "4 because an answer on the sheet has no score"
+    )
+    judge("second.jsonl", lines)
+    whole = build(folder, five + reviewed.replace("VERDICTS", "second.jsonl"))
+    assert sql(whole, standings)[0] == ("decided", "review", 4)
+    assert "remarks" not in whole.result.manifest["generation"]["duel"]
 
 
 def test_a_setting_of_a_teacher_reaches_all_that_depends_on_it(folder: Path) -> None:

@@ -19,7 +19,10 @@ from tests import builds
 from tests.chat_server import Reply, Served, completion
 from tests.test_arbitrage import (
     FOUR,
+    LONG,
     QUESTIONS,
+    SHORT,
+    TOPICS,
     Models,
     build,
     folder,
@@ -111,6 +114,25 @@ def test_the_ledger_says_what_is_wrong_with_the_answers(folder: Path) -> None:
     done = build(folder, f"teachers:\n  {recorded('lost')}\nrouting: reward")
     found = sql(done, "SELECT DISTINCT rule, value, evidence FROM ledger WHERE latest AND stage = 'derive:duel'")
     assert found == [("no_answer_none", "0", None)]
+
+
+def test_the_ledger_says_what_a_refused_pair_was_judged_by(folder: Path) -> None:
+    said = [LONG.format(topic) for topic in TOPICS]
+    other = [
+        f"{text} Indeed." if at < 4 else text if at < 6 else SHORT.format(TOPICS[at]) for at, text in enumerate(said)
+    ]
+    write(folder, "short.jsonl", [{"q": q, "a": a} for q, a in zip(QUESTIONS, other, strict=True)])
+    two = "teachers:\n  " + "\n  ".join(recorded(name) for name in ("long", "short"))
+    pairs = "{kind: best_worst, min_margin: 0, max_length_ratio: 1.5, max_similarity: 0.75}"
+    done = build(folder, f"{two}\nrouting: reward\nanswers: false\npairs: {pairs}")
+    found = sql(done, "SELECT rule, value, threshold FROM ledger WHERE latest AND stage = 'derive:duel' ORDER BY ALL")
+    ratios = sorted(f"{round(len(long) / len(short), 4):g}" for long, short in zip(said[6:], other[6:], strict=True))
+    assert [one for one in found if one[0] == "no_pair_length"] == [
+        ("no_pair_length", ratio, "1.5") for ratio in ratios
+    ]
+    assert [one for one in found if one[0] == "no_pair_identical"] == [("no_pair_identical", "0", None)] * 2
+    assert {(rule, limit) for rule, _, limit in found if rule == "no_pair_similar"} == {("no_pair_similar", "0.75")}
+    assert [0.75 <= float(value) < 1 for rule, value, _ in found if rule == "no_pair_similar"] == [True] * 4
 
 
 class Babbling(Models):

@@ -13,7 +13,7 @@ import pytest
 from aya_data.builders.arbitrage.statistics.bias import bias
 from aya_data.builders.arbitrage.statistics.collected import collect, columns
 from aya_data.builders.arbitrage.statistics.comparison import compare
-from aya_data.builders.arbitrage.statistics.intervals import Interval
+from aya_data.builders.arbitrage.statistics.intervals import GROUPS, Interval, clustered, wilson
 from tests.arbitrage_tables import SEED, contender, keys, prompt_table, score_table, simulated
 from tests.test_routing import scored
 
@@ -62,6 +62,22 @@ def test_estimates_are_those_that_were_planted() -> None:
     length = {(one["arbiter"], one["language"]): one for one in found["length"]}
     assert length["a", "eng"]["within"]["low"] > 0.1 and abs(length["b", "eng"]["within"]["estimate"]) < 0.1
     assert set(length) == {(name, language) for name in ("final", "a", "b") for language in (None, "eng", "tur")}
+
+
+def test_a_share_is_never_a_point() -> None:
+    """Where every prompt says the same, the bootstrap over prompts sees no error."""
+    sums = np.zeros((GROUPS, 2), np.int64)
+    sums[:40] = 3
+    every = clustered(sums, 0, (1,))
+    assert (every.estimate, every.high) == (1.0, 1.0)
+    assert every.low == wilson(40, 40).low, "three verdicts on one prompt are one"
+    # Where each prompt has one trial it is Wilson's own.
+    sums = np.zeros((GROUPS, 2), np.int64)
+    sums[:200, 1], sums[:70, 0] = 1, 1
+    share, plain = clustered(sums, 0, (1,)), wilson(70, 200)
+    assert share.estimate == plain.estimate
+    assert (share.low, share.high) == (pytest.approx(plain.low, abs=0.01), pytest.approx(plain.high, abs=0.01))
+    assert clustered(sums[:, [0, 0]] * 0, 0, (1,)) == Interval(None, None, None)
 
 
 def test_without_a_second_arbiter_a_better_teacher_is_no_proof() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +17,13 @@ from aya_data.calibration import calibrate
 from aya_data.cli.main import app
 from aya_data.core import language as languages
 from aya_data.core.errors import InputError, NotFound
-from aya_data.core.identity import draw
+from aya_data.core.identity import draw, draws
 from aya_data.filters.language_id import calibration as language_calibration
-from aya_data.filters.language_id import labels as language_labels
-from aya_data.filters.language_id.calibration import COMMON, CONFIDENCES, STRANGE, Sample
+from aya_data.filters.language_id.calibration import Sample
 from aya_data.filters.language_id.filter import LanguageId
-from aya_data.filters.language_id.table import Limits, bundled_table, parse_table
+from aya_data.filters.language_id.likelihood import PRECISION, PRECISION_OF_LABELS, USUAL, fit
+from aya_data.filters.language_id.rivals import FOLDS, Trigrams, folds
+from aya_data.filters.language_id.table import bundled_table, parse_table
 from aya_data.text import language_model
 from tests.test_filters import draft, environment, table, verdicts, write_model
 
@@ -117,28 +117,60 @@ def test_what_is_kept_back_is_tried_and_not_calibrated_with(labelled: Path, tmp_
     assert done.trial.calibrated.accuracy == 1
 
 
-def test_limits_are_the_best_of_all_combinations(tmp_path: Path) -> None:
-    """Against all combinations of limits, each tried on all rows."""
-    model = language_model.locate(None, base=tmp_path, cache=tmp_path)
-    rows = sentences(60)
-    texts = [text for _, text in rows]
-    sample = language_calibration.prepare(texts, [languages.parse(label) for label, _ in rows], model)
-    found = language_calibration.calibrate(sample, model)
-    limits = Limits(found, model.labels)
-    best = np.array([model.labels[label] for label in sample.labels[:, 0]])
-    strange, common = limits.measure(texts, sample.labels[:, 0], sample.scripts)
-    for (label, _), line in found.labels.items():
-        name = language_labels.variety(label, True).language
-        mine = best == label
-        right = np.array([languages.same_language(name, given) for given, _ in rows])
+def test_a_sample_without_an_unknown_language_has_the_usual_odds(tmp_path: Path) -> None:
+    rows = [(label, text) for label, text in sentences(60) if label != "bam"]
+    columns = {"lang": [label for label, _ in rows], "text": [text for _, text in rows]}
+    pq.write_table(pa.table(columns), tmp_path / "known.parquet")
+    done = made([tmp_path / "known.parquet"], tmp_path / "t.tsv")
+    assert "No row is in a language that the model does not know: labels are believed by the usual odds." in str(done)
+    found = parse_table((tmp_path / "t.tsv").read_bytes(), "t.tsv")
+    assert ("unknown_languages", "0") in found.notes
+    made([tmp_path / "known.parquet"], tmp_path / "more.tsv", cost=8)
+    more = parse_table((tmp_path / "more.tsv").read_bytes(), "more.tsv")
+    for key, line in found.labels.items():
+        assert line.odds[1:] == USUAL[1:]
+        assert line.coverage >= 0.85
+        assert more.labels[key].odds[0] == pytest.approx(line.odds[0] - np.log(2), abs=2e-4)
 
-        def gain(c: float, s: float, w: float, mine: Any = mine, right: Any = right) -> float:
-            passes = mine & (sample.confidences[:, 0] >= c) & (strange <= s) & (common >= w)
-            return float((passes & right).sum() - 4 * (passes & ~right).sum())
 
-        allowed = [w for w in COMMON.tolist() if w <= 0.66 * line.profile.typical + 1e-9]
-        every = [gain(*limit) for limit in product(CONFIDENCES.tolist(), STRANGE.tolist(), allowed)]
-        assert gain(line.confidence, line.strange, line.common) == max(every)
+def test_the_fitted_odds_are_the_most_likely() -> None:
+    """Against steps aside: none has a larger posterior."""
+    noise = (draws(3, "noise", map(str, range(400 * 6))) / 2**64).reshape(400, 6)
+    label = (draws(3, "label", map(str, range(400))) % np.uint64(5)).astype(np.int64)
+    right = noise @ np.array([1.0, -2, 1, 0, 2, 1]) + 0.3 * label > 1.5 + noise[::-1, 0]
+    weight = np.where(right, 1.0, 2.0)
+    odds, of_label = fit(noise, label, 5, right, weight)
+
+    def posterior(odds: Any, of_label: Any) -> float:
+        sums = odds[0] + of_label[label] + noise @ odds[1:]
+        likely = weight @ np.log(1 / (1 + np.exp(np.where(right, -sums, sums))))
+        drawn = PRECISION * ((odds - USUAL) ** 2).sum() + PRECISION_OF_LABELS * (of_label**2).sum()
+        return float(likely - drawn / 2)
+
+    best = posterior(odds, of_label)
+    for place in range(7 + 5):
+        for step in (-0.01, 0.01):
+            aside = np.concatenate([odds, of_label])
+            aside[place] += step
+            assert posterior(aside[:7], aside[7:]) < best
+
+
+def test_a_part_is_weighed_with_what_the_others_say() -> None:
+    texts = [
+        f"{word} ve {word} bir" for word in ("kitap", "kalem", "defter", "masa", "duvar", "sokak", "deniz", "orman")
+    ]
+    known = np.array([True] * 6 + [False] * 2)
+    part = folds(texts, ["tur"] * 6 + ["crh", "crh"], known)
+    assert part[6] == part[7]
+    assert part.tolist() == folds(texts[::-1], ["crh", "crh"] + ["tur"] * 6, known[::-1])[::-1].tolist()
+    trigrams = Trigrams(texts, "Latn", part, known)
+    own, wrong = np.arange(6), np.array([6, 7])
+    for fold in range(FOLDS):
+        rest = [row for row in range(8) if part[row] != fold]
+        others = Trigrams([texts[row] for row in rest], "Latn", part[rest], known[rest])
+        places = {row: place for place, row in enumerate(rest)}
+        left = [np.array([places[row] for row in rows if row in places], np.int64) for rows in (own, wrong)]
+        assert trigrams.weights(own, wrong, fold) == others.weights(*left)
 
 
 def test_a_declared_threshold_keeps_all_but_the_least_of_its_rows(tmp_path: Path) -> None:
@@ -185,7 +217,25 @@ def test_errors_name_what_is_wrong(labelled: Path, tmp_path: Path) -> None:
     (tmp_path / "few.jsonl").write_text('{"lang": "eng", "text": "too few rows for anything"}\n')
     with pytest.raises(InputError, match=r"no language has 30 rows that the model lid\.176\.ftz can be"):
         made([tmp_path / "few.jsonl"], out)
+    # More rows of what the model does not know never help.
+    rows = [{"lang": label, "text": text} for label, text in sentences() if label == "bam"]
+    (tmp_path / "bam.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    said = "can be calibrated with; languages that it does not know, by rows: bam_Latn 80. "
+    for files, remedy in (
+        (["bam"], ""),
+        (["bam", "few"], "Give more labelled rows, of at least some twenty letters each. "),
+    ):
+        with pytest.raises(InputError) as caught:
+            made([tmp_path / f"{name}.jsonl" for name in files], out)
+        assert str(caught.value).endswith(f"{said}{remedy}Name a model that does with --model.")
     assert not out.exists()
+
+
+def test_many_varieties_are_named_up_to_a_number() -> None:
+    counts = {f"v{number:02}": 20 - number for number in range(20)}
+    assert language_calibration.listed(dict(list(counts.items())[:1])) == "v00 20"
+    assert language_calibration.listed(dict(list(counts.items())[:2])) == "v00 20 and v01 19"
+    assert language_calibration.listed(counts).endswith("v08 12, v09 11 and 10 more")
 
 
 def test_the_command(labelled: Path, tmp_path: Path) -> None:
@@ -195,5 +245,13 @@ def test_the_command(labelled: Path, tmp_path: Path) -> None:
     assert done.exit_code == 0
     assert done.stdout.startswith(f"Wrote {out}: 3 varieties, 3 labels, from ")
     told = json.loads(CliRunner().invoke(app, [*arguments, "--json"]).stdout)
-    assert set(told) == {"path", "digest", "rows", "varieties", "labels", "unresolved", "left_out", "trial"}
+    counts = {"rows", "varieties", "labels", "unknown_languages"}
+    assert set(told) == {"path", "digest", "unresolved", "left_out", "unknown", "trial", *counts}
+    assert told["unknown_languages"] == 1
+    assert told["unknown"] == {
+        "bam_Latn": told["rows"] - sum(line.support for line in parse_table(out.read_bytes(), "t").declared.values())
+    }
+    names = f"bam_Latn {told['unknown']['bam_Latn']}"
+    line = f"Without a line, because the model does not know them: {names}. --model names another."
+    assert line in done.stdout.splitlines()
     assert told["trial"]["calibrated"]["accuracy"] == 1

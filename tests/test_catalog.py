@@ -52,8 +52,8 @@ def one(workspace: Workspace, sql: str) -> Any:
 def test_the_views_and_tables(workspace: Workspace) -> None:
     names = [row[0] for row in query(workspace, "SHOW TABLES").rows]
     assert names == [
-        "arbitration", "completions", "confusion", "decisions", "edges", "fertility", "languages", "ledger",
-        "licenses", "mixture", "pairs", "releases", "rows", "rules", "scores", "shards", "sources", "stages",
+        "arbitration", "completions", "confusion", "decisions", "edges", "failures", "fertility", "languages",
+        "ledger", "licenses", "mixture", "pairs", "releases", "rows", "rules", "scores", "shards", "sources", "stages",
         "statistics", "teachers",
     ]  # fmt: skip
 
@@ -136,6 +136,56 @@ def test_a_manifest_may_not_name_files_elsewhere(copied: Workspace) -> None:
     problem = one(copied, f"SELECT problem FROM releases WHERE version = '{place.parent.name}'")
     assert "lies outside of the release" in problem
     assert "outside of the release" in str(verify_release(place.parent)[0])
+
+
+def test_a_catalog_of_another_layout_is_made_anew(copied: Workspace) -> None:
+    register(copied)
+    with duckdb.connect(str(copied.catalog)) as con:
+        con.execute("UPDATE shape.workspace SET layout = 'of an earlier version'; DROP VIEW mixture")
+    assert one(copied, "SELECT count(*) FROM mixture") > 0
+
+
+UNPRIVILEGED = [] if os.geteuid() else ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
+"""Runs a command so that permissions hold for root too."""
+
+
+@pytest.mark.skipif(
+    bool(UNPRIVILEGED) and (shutil.which("setpriv") is None or subprocess.run([*UNPRIVILEGED, "true"]).returncode != 0),
+    reason="permissions do not hold here",
+)
+def test_a_read_only_copy_is_read(copied: Workspace, tmp_path: Path) -> None:
+    """Its catalog, of another place, is made anew elsewhere, and removed again."""
+    row = one(copied, "SELECT row_key FROM rows WHERE latest LIMIT 1")
+    shutil.move(copied.root, tmp_path / "again")
+    read_only, aside = Workspace(tmp_path / "again"), tmp_path / "aside"
+    aside.mkdir()
+    places = [read_only.root, *(path for path in read_only.root.rglob("*") if not path.is_symlink())]
+    modes = {path: path.stat().st_mode for path in places}
+    for path in places:
+        path.chmod(modes[path] & ~0o222)
+    try:
+        for arguments in (["sql", "SELECT count(*) FROM rows"], ["why", row], ["show", "mix"]):
+            command = [sys.executable, "-m", "aya_data", *arguments, "--workspace", str(read_only.root), "--json"]
+            found = subprocess.run(
+                [*UNPRIVILEGED, *command], capture_output=True, text=True, env={**os.environ, "TMPDIR": str(aside)}
+            )
+            assert found.returncode == 0, found.stderr
+            assert json.loads(found.stdout)
+    finally:
+        for path in places:
+            path.chmod(modes[path])
+    assert list(aside.iterdir()) == []
+
+
+def test_statistics_and_their_views_tell_the_last_build(workspace: Workspace) -> None:
+    for view in ("statistics", "mixture", "confusion", "teachers"):
+        wrong = f"SELECT count(*) FROM {view} v JOIN releases r USING (release, version) WHERE v.latest != r.latest"
+        assert one(workspace, wrong) == 0, view
+    sizes = (
+        "SELECT achieved_rows FROM mixture WHERE latest AND release = 'mix' AND axis = 'all' AND kind = 'conversation'"
+    )
+    assert len(query(workspace, sizes).rows) == 1
+    assert len(query(workspace, sizes.replace("latest AND ", "")).rows) == 2
 
 
 def test_registering_replaces_a_broken_catalog_and_its_log(copied: Workspace) -> None:

@@ -169,6 +169,7 @@ def test_init_writes_a_spec_that_builds_and_never_overwrites(tmp_path: Path) -> 
         (("build",), 2, "SPEC"),
         (("biuld", SPEC), 2, "biuld"),
         (("sql", "SELECT 1"), 2, "build"),
+        (("sql", "SELECT 1", "--json", "--csv"), 2, "--json and --csv are two forms of one answer. Give one"),
         (("why", "0123456789"), 2, "build"),
         (("releases", "--workspace", SPEC), 2, "a workspace is a folder"),
     ],

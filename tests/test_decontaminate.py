@@ -203,6 +203,24 @@ def test_what_items_share_is_boilerplate() -> None:
     assert found(items[:1], rows).drop.tolist() == [True, False, False]
 
 
+def test_items_that_differ_in_a_word_are_found_inside_other_text() -> None:
+    """Of each hardly a letter is its own, so that none of its seeds would be; the template with another word stays."""
+    families = {
+        "Who is the {} quarterback to play in a Super Bowl?": ("oldest", "only", "best", "last", "first"),
+        "{} ρέει μεταξύ της Μπίνγκεν και της Βόννης;": ("Τι", "Ποιος", "Γιατί", "Πώς", "Πού"),
+        "{}คือควอเตอร์แบ็กที่อายุมากที่สุดที่เล่นในซูเปอร์โบว์ล": ("ใคร", "นี่", "เขา", "พ่อ", "ลุง"),
+        "{} сыграл в финале чемпионата мира по хоккею с мячом?": ("Кто", "Он", "Брат", "Я", "Ты"),
+        "{}是在超级碗比赛当中出场的年龄最大的四分卫运动员": ("谁", "他", "她", "你", "我"),
+    }
+    items = [(frame.format(word), None) for frame, words in families.items() for word in words]
+    before, after = "Submarines travel underwater.", "They remain there for an extended amount of time."
+    inside = [(f"{before} {text} {after}", "No idea.") for text, _ in items]
+    verdict = found(items, inside)
+    assert verdict.drop.all(), [text for text, gone in zip(items, verdict.drop, strict=True) if not gone]
+    others = [(f"{before} {frame.format('QXZ')} {after}", "No idea.") for frame in families]
+    assert not found(items, others).drop.any()
+
+
 def test_a_shared_prompt_counts_with_the_answer() -> None:
     stories = [f"{text} {n}" for n, (_, text) in enumerate(sample("eng")[:4])]
     items = [("Continue.", story[:60]) for story in stories]
@@ -224,7 +242,10 @@ def test_records_are_found_in_every_language() -> None:
     verdict = verdicts(a_filter, rows, index(a_filter, suite))
     assert verdict.statistics["identifiers"].to_pydict() == {"dataset": ["collection", "colection"], "rows": [2, 0]}
     counted = {"statistics": {"filter:decontaminate": {"identifiers": from_table(verdict.statistics["identifiers"])}}}
-    assert list(shortfalls(counted)) == ["decontaminate: no row has the dataset 'colection' that identifiers names"]
+    said = "decontaminate: no row has the dataset 'colection' that identifiers names"
+    assert list(shortfalls(counted)) == [said]
+    parts = [{"parts": [{"dataset": name}]} for name in ("dolly", "collection")]
+    assert list(shortfalls({**counted, "sources": parts})) == [f"{said} (did you mean 'collection'?)"]
     assert verdict.drop.tolist() == [True, True, True, False]
     assert set(verdict.rule[:3]) == {"contaminated_record"}
     assert (verdict.evidence[0] or "").startswith("suite suite00000 (id 41); record ")

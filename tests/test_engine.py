@@ -163,6 +163,27 @@ def test_a_threshold_calls_no_model(tmp_path: Path) -> None:
     assert lost[0] <= lost[1]
 
 
+def test_rows_of_other_languages_are_not_measured(tmp_path: Path) -> None:
+    records = builds.toy_records(72)
+    alone = [{**record, "lang": "tr"} for record in records[:9]]
+    path = builds.spec(tmp_path, builds.FULL + "languages: [eng]\n", records)
+    builds.write_files(tmp_path / "data", {"alone.jsonl": alone})
+    done = builds.build(path, tmp_path / "workspace")
+    builds.check_law(done)
+    check_fates(done)
+    store = Workspace(tmp_path / "workspace").store
+    records_made = filter(None, map(store.get, store.keys()))
+    found = [record for record in records_made if record.stage == "measure:language_id"]
+    measured = [store.read(part) for record in found for part in record.parts["measures"]]
+    nulls = [table.column(0).null_count for table in measured]
+    # The part in which nothing else stands is measured: no filter can say of nothing what its measures look like.
+    whole = sum(table.num_rows for table, count in zip(measured, nulls, strict=True) if not count)
+    ledger = builds.entries(done.result.path)
+    dropped = ledger["rule"].to_pylist().count("language_not_in_spec")
+    assert sum(nulls) > 0
+    assert sum(nulls) + whole == dropped
+
+
 def test_an_added_file_measures_only_its_own_rows(tmp_path: Path) -> None:
     spec = builds.spec(tmp_path, builds.FULL)
     builds.build(spec, tmp_path / "workspace")

@@ -360,13 +360,18 @@ def test_a_column_that_no_record_has_is_refused_in_json_too(tmp_path: Path, give
 
 
 def test_where(tmp_path: Path) -> None:
-    write(tmp_path / "a.jsonl", *({"q": str(n), "a": "2", "n": n} for n in range(4)), {"q": "x", "a": "y"})
-    drafts, rejections = outcome(builder(tmp_path, where="n % 2 == 0"))
-    assert [d.messages[0][1] for d in drafts] == ["0", "2"]
-    assert [(r.rule, r.threshold, r.outcome) for r in rejections] == [
-        ("where", "n % 2 == 0", "dropped"),
-        ("where", "n % 2 == 0", "dropped"),
-        ("template_missing:n", "", "dropped"),
+    odd = [{"q": "x", "a": "y"}, {"q": "x", "a": "y", "n": None}, {"q": "x", "a": "y", "n": "five"}]
+    write(tmp_path / "a.jsonl", *({"q": str(n), "a": "2", "n": n} for n in range(4)), *odd)
+    drafts, rejections = outcome(builder(tmp_path, where="n >= 2"))
+    assert [d.messages[0][1] for d in drafts] == ["2", "3"]
+    assert {(r.threshold, r.outcome) for r in rejections} == {("n >= 2", "dropped")}
+    compared = "TypeError: '>=' not supported between instances of"
+    assert [(r.rule, r.evidence) for r in rejections] == [
+        ("where", ""),
+        ("where", ""),
+        ("where_error", "n is missing"),
+        ("where_error", f"{compared} 'NoneType' and 'int'"),
+        ("where_error", f"{compared} 'str' and 'int'"),
     ]
 
 

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aya_data.core.errors import BuildError
+from aya_data.cli.funnel import build_as_dict
 from aya_data.core.generation import Answer
 from aya_data.core.identity import draw
 from aya_data.core.journal import Journal, binary_keys
@@ -130,9 +130,16 @@ def test_failures_that_are_allowed_are_kept_and_named(tmp_path: Path) -> None:
     done = builds.build(path, tmp_path / "workspace")
     lost = [r for r in done.result.manifest["rules"] if r["rule"] == "no_answer"]
     assert lost and lost[0]["outcome"] == "dropped"
+    (voice,) = done.result.manifest["voices"]
+    failed = lost[0]["rows"]
+    assert (voice["failed"], voice["reasons"]) == (failed, {"it is too hard": failed})
+    lock = json.loads((done.result.path / "aya.lock").read_bytes())
+    assert lock["generation"]["c"]["generate/echoing"]["failed"] == failed
+    said = [f"generate:c/echoing: {failed} of 20 requests failed: {failed} times it is too hard"]
+    assert build_as_dict(done)["notes"] == said
     assert len(asked(tmp_path)) == 20
     again = builds.build(path, tmp_path / "workspace")
-    assert again.result.version == done.result.version
+    assert again.result.version == done.result.version and build_as_dict(again)["notes"] == said
     assert len(asked(tmp_path)) == 20, "what a build was content with is replayed"
 
 
@@ -146,16 +153,23 @@ def test_a_killed_build_asks_again_at_most_what_was_not_committed(tmp_path: Path
     assert len(found) <= 30 + 3 + 1, "one batch of three, and one request on its way"
 
 
-def test_a_damaged_journal_is_named(tmp_path: Path) -> None:
+def test_what_is_damaged_in_a_journal_is_set_aside_and_asked_again(tmp_path: Path) -> None:
     path = spec(tmp_path)
-    builds.build(path, tmp_path / "workspace")
-    segment = next(Workspace(tmp_path / "workspace").journal.rglob("*.parquet"))
-    data = bytearray(segment.read_bytes())
-    data[len(data) // 2] ^= 1
-    segment.write_bytes(data)
-    Workspace(tmp_path / "workspace").store.collect([])
-    with pytest.raises(BuildError, match=segment.name):
-        builds.build(path, tmp_path / "workspace")
+    before = builds.build(path, tmp_path / "workspace")
+    folder = next(Workspace(tmp_path / "workspace").journal.iterdir())
+    segments = sorted(folder.glob("*.parquet"))
+    lost = sum(pq.read_metadata(segment).num_rows for segment in segments)
+    for segment in segments:
+        data = bytearray(segment.read_bytes())
+        data[len(data) // 2] ^= 1
+        segment.write_bytes(data)
+    done = builds.build(path, tmp_path / "workspace")
+    said = "{} was damaged and has been set aside: what was in it is asked again where it is needed"
+    assert build_as_dict(done)["notes"] == [said.format(segment) for segment in segments]
+    assert sorted(p.name for p in folder.glob("*.damaged")) == [f"{segment.name}.damaged" for segment in segments]
+    assert len(asked(tmp_path)) == 8 + lost
+    assert done.result.version == before.result.version, "the toy always says the same"
+    assert build_as_dict(builds.build(path, tmp_path / "workspace"))["notes"] == []
 
 
 # What a plan says, and leaves alone -----------------------------------------------------------------------------------
@@ -196,12 +210,10 @@ def test_a_plan_changes_nothing_and_names_what_is_damaged(tmp_path: Path) -> Non
         assert builds.tree(workspace.root) == before
     finally:
         folder.chmod(0o755)
-    # A build sets it aside, names it, and the next one asks for what was in it.
+    # A build sets it aside, and asks for what was in it.
     workspace.store.collect([])
-    with pytest.raises(BuildError, match="has been set aside"):
-        builds.build(path, workspace.root)
-    assert [p.name for p in folder.glob("*.damaged")] == [first.name + ".damaged"]
     builds.build(path, workspace.root)
+    assert [p.name for p in folder.glob("*.damaged")] == [first.name + ".damaged"]
     assert len(asked(tmp_path)) == held + lost
 
 
@@ -241,18 +253,18 @@ ROWS = st.lists(st.lists(st.tuples(KEYS, st.sampled_from(["eng_Latn", "tur_Latn"
 
 @given(ROWS, st.sets(KEYS))
 def test_arrays_of_keys_count_as_sets_do(parts: list[list[tuple[str, str, int]]], chosen: set[str]) -> None:
-    schema = pa.schema({"key": pa.string(), "language": pa.string(), "chars": pa.int32()})
+    schema = pa.schema({"key": pa.string(), "language": pa.string(), "tokens": pa.int32()})
     listing = Listing.of(
         pa.Table.from_pylist([dict(zip(schema.names, row, strict=True)) for row in rows], schema) for rows in parts
     )
     first: dict[str, tuple[str, int]] = {}
-    for key, language, chars in (row for rows in parts for row in rows):
-        first.setdefault(key, (language, chars))
+    for key, language, size in (row for rows in parts for row in rows):
+        first.setdefault(key, (language, size))
     assert [key.tobytes().hex() for key in listing.distinct()[:, None]] == sorted(first)
     wanted = binary_keys(sorted(chosen))
-    languages, chars = listing.tally(wanted)
+    languages, tokens = listing.tally(wanted)
     asked = [first[key] for key in chosen & set(first)]
-    assert languages == Counter(language for language, _ in asked) and chars == sum(size for _, size in asked)
+    assert languages == Counter(language for language, _ in asked) and tokens == sum(size for _, size in asked)
     assert [len(part) for part in listing.parts()] == [len(rows) for rows in parts]
 
 
@@ -268,7 +280,7 @@ def test_memory_is_that_of_keys() -> None:
         for start in range(0, count, rows):
             keys = pa.array(digits[start : start + rows])
             yield pa.table(
-                {"key": keys, "language": ["eng_Latn"] * len(keys), "chars": pa.array([9] * len(keys), pa.int32())}
+                {"key": keys, "language": ["eng_Latn"] * len(keys), "tokens": pa.array([9] * len(keys), pa.int32())}
             )
 
     with tempfile.TemporaryDirectory(dir=builds.in_memory()) as folder:
@@ -280,11 +292,11 @@ def test_memory_is_that_of_keys() -> None:
             keys = listing.distinct()
             index = journal.load()
             wanted = demand(index, keys).open(0)
-            languages, chars = listing.tally(wanted)
+            languages, tokens = listing.tally(wanted)
             index.digest(keys[np.isin(keys, wanted, invert=True)])
             _, most = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
-    assert languages == {"eng_Latn": count // 2} and chars == 9 * count // 2
+    assert languages == {"eng_Latn": count // 2} and tokens == 9 * count // 2
     assert sorted(key.hex() for key in (k.ljust(16, b"\0") for k in wanted.tolist())) == sorted(digits[count // 2 :])
     assert most < 200 * count, most / count

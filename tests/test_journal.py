@@ -372,7 +372,7 @@ def work(journal: Journal, done: list[int], start: int = 0) -> None:
     for number in range(start, len(BATCHES)):
         journal.append(BATCHES[number])
         done.append(number + 1)
-        journal.record_rate(2, 10, 20, 0.5)
+        journal.record_rate(Rate(2, 2, 10, 20, 0.5))
         if number % 2:
             journal.compact()
     journal.compact()
@@ -463,7 +463,7 @@ def test_a_removal_that_is_killed_leaves_free_answers_free(tmp_path: Path) -> No
     for operation in range(1, 20):
         journal = Journal(tmp_path / str(operation), VOICE, {"model": "m"}, free=True)
         journal.append([answer(1)])
-        journal.record_rate(1, 1, 1, 1.0)
+        journal.record_rate(Rate(1, 1, 1, 1, 1.0))
         code = builds.in_child(_remove, operation, tmp_path / str(operation))
         assert journal.free == journal.folder.exists() == (code != 0)
         if not code:
@@ -538,18 +538,19 @@ def test_rates_add_up_and_change_no_digest(journal: Journal) -> None:
     journal.append([answer(1)])
     said = journal.load().digest([key(1)])
     for _ in range(3):
-        journal.record_rate(10, 1_000, 2_000, 1.25)
-    assert journal.rate() == Rate(30, 3_000, 6_000, 3.75)
+        journal.record_rate(Rate(10, 8, 1_000, 2_000, 1.25))
+    assert journal.rate() == Rate(30, 24, 3_000, 6_000, 3.75)
     assert journal.load().digest([key(1)]) == said
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[]", "{}", '{"answers": 1, "prompt_tokens": 1, "completion_tokens": 1, "seconds": %s}']
+    "text",
+    ["", "{", "[]", "{}", '{"answers": 1, "counted": 1, "prompt_tokens": 1, "completion_tokens": 1, "seconds": %s}'],
 )
 def test_rates_that_cannot_be_used_are_none(journal: Journal, text: str) -> None:
     for seconds in ("NaN", "Infinity", "0", "-1", "null") if "%s" in text else ("",):
         journal.append([answer(1)])
         (journal.folder / "rates.json").write_text(text.replace("%s", seconds))
         assert journal.rate() is None
-    journal.record_rate(1, 2, 3, 4)
-    assert journal.rate() == Rate(1, 2, 3, 4)
+    journal.record_rate(Rate(1, 1, 2, 3, 4))
+    assert journal.rate() == Rate(1, 1, 2, 3, 4)

@@ -267,8 +267,8 @@ def test_rubrics_by_name_by_text_and_by_language() -> None:
     [
         ({"rubric": "qualty"}, "names no rubric: 'qualty'"),
         ({"rubric": {"tur": "Güzel mi?"}}, "has no rubric for other languages"),
-        ({"rubric": {"default": "?", "turkisch!": "?"}}, "has a rubric for 'turkisch!', which is no language"),
-        ({"rubric": {"default": "?", "tr": "?", "tur": "?"}}, "has two rubrics for tur"),
+        ({"rubric": {"default": "?", "turkisch!": "?"}}, "is for 'turkisch!', which is no language"),
+        ({"rubric": {"default": "?", "tr": "?", "tur": "?"}}, "means tur, as 'tr' does"),
         ({"scale": [10, 1]}, "has a scale that ends before it begins"),
         ({"max_pairs": 3}, "has max_pairs, and compares no pairs"),
         ({"model": {"system": "Be kind."}}, "has a model with a system prompt"),

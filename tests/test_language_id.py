@@ -20,7 +20,14 @@ from aya_data.core.stage import Verdicts
 from aya_data.filters.language_id.filter import LanguageId
 from aya_data.filters.language_id.table import bundled_table, is_written, parse_table
 from aya_data.text import language_profile, script, windows
-from aya_data.text.language_profile import PRIOR, Profile, Profiles, make_profile
+from aya_data.text.language_profile import (
+    PRIOR,
+    TRIGRAM_PRIOR,
+    Profile,
+    Profiles,
+    make_profile,
+    weigh_trigrams,
+)
 from tests.test_filters import ENGLISH, TURKISH, draft, environment, said, table, verdicts, write_model
 
 HINDI = "आज मौसम बहुत अच्छा है और बच्चे बगीचे में खेल रहे हैं।"
@@ -131,7 +138,8 @@ def test_an_answer_in_another_language_than_its_prompt() -> None:
     assert said(found) == (False, *wanted)
     assert tag(found, "language_id.note") == "answer_language"
     assert said(judged(ENGLISH, "tur", TURKISH, on="each", answer_language="drop")) == (True, *wanted)
-    assert said(judged(ENGLISH, "tur", TURKISH, on="each", answer_language="ignore"))[:2] == (True, "language_mismatch")
+    ignored = judged(ENGLISH, "tur", TURKISH, on="each", answer_language="ignore")
+    assert (said(ignored)[:2], tag(ignored, "language_id.note")) == ((False, None), None)
 
 
 def test_translations_may_differ() -> None:
@@ -256,12 +264,16 @@ def test_a_table_that_is_missing_broken_or_for_another_model(tmp_path: Path) -> 
         "Calibrate again with this model, or name the table's model."
     )
     remedy = "Let aya-data calibrate language_id make it anew."
-    title = "# aya-data language_id table, format 1"
+    title = "# aya-data language_id table, format 2"
     assert load("x\n") == f"DIR/t.tsv:1:1: is no table of thresholds: the first line is not '{title}'. {remedy}"
-    assert load(f"{title}\ndeclared\ttur\n") == (
-        f"DIR/t.tsv:2:1: a line starts with declared or label and has 12 cells. {remedy}"
+    old = title.replace("2", "1")
+    assert load(f"{old}\n") == (
+        f"DIR/t.tsv:1:1: is a table of another format: its first line is '{old}', not '{title}'. {remedy}"
     )
-    cells = "\t".join(["declared", "tur", "Latn", "9", "1", "1", "half", *[""] * 5])
+    assert load(f"{title}\ndeclared\ttur\n") == (
+        f"DIR/t.tsv:2:1: a line starts with declared or label and has 13 cells. {remedy}"
+    )
+    cells = "\t".join(["declared", "tur", "Latn", "9", "1", "1", "half", *[""] * 6])
     assert load(f"{title}\n{cells}\n") == f"DIR/t.tsv:2:1: a cell that should be a number is none. {remedy}"
     assert load(f"{title}\n") == f"DIR/t.tsv:1:1: does not say which model it is for. {remedy}"
 
@@ -271,7 +283,7 @@ def test_a_table_that_is_missing_broken_or_for_another_model(tmp_path: Path) -> 
 Texts = st.lists(st.text(alphabet="abcAZéÉğ १है แต่ 東 .,\n'ёЖ\ud800", max_size=300), max_size=8)
 
 
-def one_by_one(text: str, profile: Profile) -> tuple[float, float]:
+def one_by_one(text: str, profile: Profile) -> tuple[float, float, float]:
     """The definition, text by text."""
     words = language_profile.words_of(text, profile.script)
     start = max(0, len(text) - language_profile.CHARACTERS) // 2
@@ -286,22 +298,33 @@ def one_by_one(text: str, profile: Profile) -> tuple[float, float]:
     counted = [*letters, *(mark for mark in marks if mark in profile.letters)]
     strange = sum(letter not in profile.letters for letter in counted) if profile.letters else 0
     common = (hits + PRIOR * profile.typical) / (len(words) + PRIOR) if profile.words else profile.typical
-    return strange / max(1, len(counted)), common
+    trigrams = [f"_{word}_"[place : place + 3] for word in words for place in range(len(word))]
+    weights = sum(profile.trigrams.get(trigram, 0) - profile.usual for trigram in trigrams) if profile.words else 0
+    return strange / max(1, len(counted)), common, weights / (len(trigrams) + TRIGRAM_PRIOR)
 
 
 @given(Texts, st.lists(st.integers(-1, 2), min_size=8, max_size=8))
 @settings(max_examples=150, deadline=None)
 def test_profiles_of_columns_equal_one_by_one(texts: list[str], numbers: Sequence[int]) -> None:
     profiles = [
-        Profile("Latn", frozenset("abé"), frozenset({"a", "ab", "abé"}), 0.25),
-        Profile("Cyrl", frozenset("ё"), frozenset({"ёж"}), 0.5),
+        Profile("Latn", frozenset("abé"), frozenset({"a", "ab", "abé"}), 0.25, {"_a_": 5, "abc": -3, "cab": 100}, 1.5),
+        Profile("Cyrl", frozenset("ё"), frozenset({"ёж"}), 0.5, {"ёж_": -127}, -0.5),
         Profile("Hani", frozenset(), frozenset(), 0.0),
     ]
     chosen = np.array(numbers[: len(texts)], np.int64)
-    strange, common = Profiles(profiles).measure(texts, chosen)
+    strange, common, fit = Profiles(profiles).measure(texts, chosen)
     for row, text in enumerate(texts):
-        wanted = (1.0, 0.0) if chosen[row] < 0 else one_by_one(text, profiles[chosen[row]])
-        assert (strange[row], common[row]) == pytest.approx(wanted)
+        wanted = (1.0, 0.0, 0.0) if chosen[row] < 0 else one_by_one(text, profiles[chosen[row]])
+        assert (strange[row], common[row], fit[row]) == pytest.approx(wanted)
+
+
+def test_trigrams_weigh_what_they_say_of_a_language_against_its_rivals() -> None:
+    names = ["_va", "abc", "ama", "ise", "lar"]
+    weights = weigh_trigrams(names, np.array([50.0, 0, 90, 2, 60]), np.array([0.0, 70, 90, 60, 0]))
+    assert weights["_va"] > weights["ama"] > 0 > weights["ise"] > weights["abc"]
+    assert weights["lar"] >= weights["_va"]
+    alone = weigh_trigrams(names, np.array([50.0, 0, 90, 2, 60]), np.zeros(5))
+    assert set(alone) == {"_va", "ama", "lar"}
 
 
 def test_a_profile_has_the_letters_and_words_of_its_sample() -> None:

@@ -86,3 +86,63 @@ def test_translations_of_a_record_share_its_group_and_side(tmp_path: Path) -> No
     assert len(set.union(*groups.values())) == 4 * RECORDS
     assert all(len(found) == 1 for found in sides.values())
     assert set.union(*sides.values()) == {"train", "validation"}
+
+
+def test_near_duplicates_that_are_kept_share_a_side(tmp_path: Path) -> None:
+    """Texts of a family resemble each other to 0.70 or more: too little to go, too much to stand on both sides."""
+    families, members = 40, 4
+    with (tmp_path / "ours.jsonl").open("w") as file:
+        for family in range(families):
+            for member in range(members):
+                words = [f"f{family}w{place}" for place in range(60)]
+                words[15 * member] = f"own{member}"
+                file.write(json.dumps({"id": f"{family} {member}", "q": " ".join(words), "a": "", "lang": "en"}) + "\n")
+    ours = SPEC[SPEC.index("  ours:") : SPEC.index("release:")].replace("path:", "kind: prompt\n    path:")
+    ours = ours.replace(", answer: a", "")
+    (tmp_path / "spec.yaml").write_text(
+        f"name: near\npolicy: any\nseed: 3\nsources:\n{ours}filters: [near_dedup: {{threshold: 0.95}}]\n"
+        "release: {validation: 0.4}\n"
+    )
+    done = api.build(tmp_path / "spec.yaml", workspace=tmp_path / "workspace", workers=1)
+    sides: dict[str, list[str]] = defaultdict(list)
+    for side in ("train", "validation"):
+        for row in pl.read_parquet(done.result.path / "prompts" / "*" / f"{side}-*.parquet").iter_rows(named=True):
+            sides[row["prompt"][0]["content"].split()[1]].append(side)
+    assert len(sides) == families and all(len(found) == members for found in sides.values())
+    assert all(len(set(found)) == 1 for found in sides.values())
+    assert {found[0] for found in sides.values()} == {"train", "validation"}
+
+
+LATER = """
+name: near
+policy: any
+seed: 3
+sources:
+  ours:
+    builder: files
+    path: ours.jsonl
+    kind: prompt
+    columns: {id: id, prompt: q}
+    language: {column: lang}
+    license: {assume: CC0-1.0, reason: written for this test}
+filters: [{near_dedup: {threshold: 0.95}}, {length: {max_chars: 419}}]
+release: {validation: 0.4}
+"""
+
+
+def test_a_row_that_a_later_filter_drops_still_joins_what_it_was_linked_with(tmp_path: Path) -> None:
+    families, members, longest = 40, 4, 2
+    with (tmp_path / "ours.jsonl").open("w") as file:
+        for family in range(families):
+            for member in range(members):
+                words = [f"f{family:02}w{place:02}" for place in range(60)]
+                words[15 * member] = f"own{member}xx" + ("longer" if member == longest else "")
+                file.write(json.dumps({"id": f"{family} {member}", "q": " ".join(words), "lang": "en"}) + "\n")
+    (tmp_path / "spec.yaml").write_text(LATER)
+    done = api.build(tmp_path / "spec.yaml", workspace=tmp_path / "workspace", workers=1)
+    sides = defaultdict(list)
+    for side in ("train", "validation"):
+        for row in pl.read_parquet(done.result.path / "prompts" / "*" / f"{side}-*.parquet").iter_rows(named=True):
+            sides[row["prompt"][0]["content"].split()[1]].append(side)
+    assert len(sides) == families and {len(found) for found in sides.values()} == {members - 1}
+    assert all(len(set(found)) == 1 for found in sides.values())

@@ -110,7 +110,7 @@ mix:
 
 
 def test_short_floors_and_full_caps_are_told(folder: Path) -> None:
-    build(folder, """
+    done = build(folder, """
 mix:
   budget: {rows: 230}
   caps: [{per: [source], rows: 40, only: {source: [two]}}]
@@ -122,6 +122,11 @@ mix:
     short = [row for row in view if row[0] == "floor:source,task"]
     assert {row[1] for row in short} == {"two, none", "two, qa", "two, summary"}
     assert sum(row[3] for row in short) == 40
+    said = ", ".join(f"source,task {row[1]} {row[3]} of 55 (under mix.caps.0)" for row in short)
+    assert f"floors short: {said}" in build_as_dict(done)["notes"]
+    blocked = asked(folder, "SELECT keys['value'], keys['cap'], value::int FROM statistics "
+                            "WHERE statistic = 'blocked' AND measure = 'missing_rows' ORDER BY 1")  # fmt: skip
+    assert blocked == [(row[1], "caps.0", 55 - row[3]) for row in short]
 
 
 def test_floors_that_the_budget_does_not_hold(folder: Path) -> None:
@@ -138,6 +143,68 @@ mix:
         "mix.budget.rows is 60. Lower the floor, or raise the budget.\n"
     )
     assert budget.startswith("/spec.yaml:18:18: mix.budget.rows does not hold mix.floors.0. Raise it, or lower the")
+
+
+@pytest.mark.parametrize(
+    ("mix", "messages"),
+    [
+        (
+            """
+  budget: {rows: 8}
+  floors: [{per: [source], rows: 2}, {per: [task], rows: 5, only: {task: [qa]}},
+           {per: [language], rows: 5, only: {language: [tur]}}]
+""",
+            [
+                "mix.budget.rows does not hold mix.floors.1 and mix.floors.2. Raise it, or lower the floor.",
+                (
+                    "mix.floors.1 and mix.floors.2 need 10 rows together, and mix.budget.rows is 8. "
+                    "Lower one of them, or raise the budget."
+                ),
+                (
+                    "mix.floors.2 does not fit in mix.budget.rows together with mix.floors.1. "
+                    "Lower one of them, or raise the budget."
+                ),
+            ],
+        ),
+        (
+            """
+  budget: {rows: 9}
+  caps: [{per: [language], rows: 100}, {per: [language], rows: 2, only: {language: [eng], origin: [human]}}]
+  floors: [{per: [language], rows: 6, only: {language: [eng]}}, {per: [origin], rows: 6, only: {origin: [human]}}]
+""",
+            [
+                "mix.budget.rows does not hold mix.floors.0 and mix.floors.1. Raise it, or lower the floor.",
+                "mix.caps.1 lets no fewer rows fill mix.floors.0 and mix.floors.1. Raise it, or lower the floor.",
+                (
+                    "mix.floors.0 and mix.floors.1 need 10 rows together under mix.caps.1, and mix.budget.rows is 9. "
+                    "Lower one of them, raise the cap, or raise the budget."
+                ),
+                (
+                    "mix.floors.1 does not fit in mix.budget.rows together with mix.floors.0. "
+                    "Lower one of them, raise the cap, or raise the budget."
+                ),
+            ],
+        ),
+    ],
+)
+def test_lines_that_cannot_be_had_together(folder: Path, mix: str, messages: list[str]) -> None:
+    """Those that have no part in it are not named."""
+    with pytest.raises(SpecError) as caught:
+        build(folder, f"mix:{mix}")
+    assert [str(problem).partition(": ")[2].splitlines()[0] for problem in caught.value.problems] == messages
+
+
+def test_a_budget_of_rows_that_serve_several_floors(folder: Path) -> None:
+    """Whatever the draw: 6 rows fill both floors, and 5 cannot."""
+    for seed in range(2):
+        done = build(folder, """
+mix:
+  budget: {rows: 6}
+  floors: [{per: [language], rows: 2}, {per: [source, origin], rows: 1}]
+""", SPEC.replace("seed: 5", f"seed: {seed}"))  # fmt: skip
+        found = taken(done)
+        assert set(found["language"].value_counts()["count"]) == {2}
+        assert found.select("source", "origin").n_unique() == 4
 
 
 def test_unimax_over_the_whole_mixture(folder: Path) -> None:
@@ -203,7 +270,7 @@ mix:
 """)  # fmt: skip
     print_funnel(done, folder / "spec.yaml", "sample", None)
     short = ", ".join(f"source,language two, {code} 30 of 50" for code in sorted(LANGUAGES))
-    notes = [f"floors short: language jpn 0 of 3, {short}", "budget reached: 270 of 1,000 rows"]
+    notes = [f"floors short: language jpn 0 of 3, {short}", "budget not reached: 270 of 1,000 rows"]
     assert build_as_dict(done)["notes"] == notes
     printed = capsys.readouterr().out
     assert all(f"  {note}.\n" in printed for note in notes)
@@ -243,11 +310,29 @@ mix:
     assert abs(view["two"] - 1400) < 60
     assert asked(folder, "SELECT value, requested_tokens, requested_rows FROM mixture WHERE axis = 'source' "
                          "ORDER BY 1") == [("one", 600, None), ("two", 1400, None)]  # fmt: skip
+    capped = build(folder, """
+tokenizer: {kind: sentencepiece, path: tokenizer.model}
+mix: {caps: [{per: [language], tokens: 333}, {per: [source], tokens: 99999}]}
+""")  # fmt: skip
+    spent = dict(taken(capped).group_by("language").agg(pl.col("n_tokens").sum()).iter_rows())
+    assert asked(folder, "SELECT axis, value, requested_tokens, achieved_tokens FROM mixture WHERE latest "
+                         "AND axis LIKE 'cap:%' ORDER BY ALL") == [
+        ("cap:language", code, 333, spent[code]) for code in sorted(LANGUAGES)
+    ]  # fmt: skip
+    message = (
+        r"mix.floors.0 asks for 3 rows in each of 3 groups by language, and mix.budget.tokens is 40: "
+        r"too few for the rows that were drawn, though others may do. Lower the floor, or raise the budget."
+    )
+    with pytest.raises(SpecError, match=message):
+        build(folder, """
+tokenizer: {kind: sentencepiece, path: tokenizer.model}
+mix: {budget: {tokens: 40}, floors: [{per: [language], rows: 3}]}
+""")  # fmt: skip
     everything = [text for name, n in (("one", 180), ("two", 90)) for r in records(name, n) if r["lang"] == "tur"
                   for text in (r["q"], r["a"].strip())]  # fmt: skip
     processor = sentencepiece.SentencePieceProcessor(model_file=str(folder / "tokenizer.model"))
     (row,) = asked(folder, "SELECT rows, tokens, per_word, per_character, per_byte FROM fertility "
-                           "WHERE language = 'tur'")  # fmt: skip
+                           "WHERE latest AND language = 'tur'")  # fmt: skip
     tokens = sum(len(processor.encode(text)) for text in everything)
     assert row[0] == 90
     assert abs(row[1] - tokens) <= 90

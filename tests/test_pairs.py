@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 from collections.abc import Callable, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -152,8 +153,11 @@ def test_best_and_worst_with_every_reason_not_to() -> None:
     answers = [one | {"row": row} for row, (listed, _) in enumerate(cases) for one in listed]
     found = made(answers, max_length_ratio=2.0)
     assert shown(found) == [(row, *wanted) for row, (_, wanted) in enumerate(cases)]
-    similar = found.to_pylist()[-1]
-    assert similar["similarity"] == pytest.approx(16 / 17, abs=1e-4) and similar["margin"] == 1.0
+    judged = [(one["outcome"], one["value"], one["threshold"]) for one in found.to_pylist() if one["threshold"]]
+    assert judged == [
+        ("margin", 0.4, 0.5), ("length", 3.0, 2.0), ("length", float("inf"), 2.0), ("similar", 0.9412, 0.8),
+    ]  # fmt: skip
+    assert found.to_pylist()[-1]["margin"] == 1.0
     other = made(answers, [("eng", "Latn")] * 9 + [("fin", "Latn")], max_length_ratio=2.0, languages="EN-1")
     assert shown(other)[9][3] == "language" and set(other["outcome"].to_pylist()) < set(OUTCOMES)
 
@@ -246,7 +250,7 @@ def test_names_samples_and_parts_never_change_a_pair(
         given = {key: [names[at] for at in value] if isinstance(value, list) else value for key, value in kind.items()}
         present = sorted({one[0] for one in drawn if one[0] in rows})
         table = made(of_drawn(drawn, names, samples, present), max_length_ratio=2.0, **given)
-        columns = ["chosen_key", "rejected_key", "margin", "similarity", "outcome"]
+        columns = ["chosen_key", "rejected_key", "margin", "value", "threshold", "outcome"]
         return table.select(columns).to_pylist()  # type: ignore[no-any-return]
 
     plain = found("abcd", range(2), range(4))
@@ -356,3 +360,25 @@ def test_the_tokenizer_of_the_pairs_comes_before_that_of_the_spec(folder: Path) 
     with pytest.raises(WrongSetting, match=r"gone\.model") as caught:
         builder(TokenizerSettings.model_validate(missing)).pins()
     assert caught.value.faults[0][0] == ("tokenizer", "path")
+
+
+def test_verdicts_have_a_margin_of_their_own() -> None:
+    answers = [
+        {"row": row, "teacher": name, "score.a": score} for row in range(2) for name, score in (("a", 9.0), ("b", 7.0))
+    ]
+    scores = combine(score_table(prompt_table(keys(2), [("eng", "Latn")] * 2), answers), {"a": 1.0})
+    texts = pa.array([f"{STORY} and {hexed(place)}" * (place + 1) for place in range(4)])
+    table = scores.select(["row", "teacher", "sample"]).append_column("text", texts)
+    scorer = ["review" if row else "arbiter" for row in scores["row"].to_pylist()]
+    scores = scores.append_column("scorer", pa.array(scorer))
+    own = PairsSettings.model_validate(
+        {"kind": "best_worst", "min_margin": 1, "max_length_ratio": None, "max_similarity": 1}
+    )
+    told = ("outcome", "value", "threshold", "scorer")
+
+    def found(least: str) -> list[tuple[Any, ...]]:
+        made = pairs(scores, table, own, SEED, None, Decimal(least))
+        return list(zip(*(made[name].to_pylist() for name in told), strict=True))
+
+    assert found("3") == [("kept", 2.0, None, "arbiter"), ("margin", 2.0, 3.0, "review")]
+    assert [one[0] for one in found("2")] == ["kept", "kept"]

@@ -76,3 +76,43 @@ def test_the_place_of_a_setting(tmp_path: Path, filters: str, place: tuple[int, 
     ((line, column, said),) = found(tmp_path, f"{PLAIN}filters:\n{'  ' + filters}\n")
     assert (line, column if place[1] else 0) == place
     assert any(part in said for part in message.split("|"))
+
+
+KEYS = """\
+name: wrong
+policy: any
+sources:
+  one: {builder: aya_dataset}
+  best:
+    builder: arbitrage
+    prompts: {from: one}
+    teachers:
+      fine: {engine: recorded, path: a.jsonl, columns: {prompt: q, answer: a}, system: {tur: One., tr: Two.}}
+      Ayşe's: {engine: recorded, path: b.jsonl, columns: {prompt: q, answer: a}}
+    arbiter:
+      kind: ensemble
+      members: {heuristic: heuristic, my judge: heuristic}
+    routing: {kind: fixed, teachers: {turkish: fine, eng: fine, tur: fine, klingonish: fine}}
+filters:
+  - length: {languages: {zh-TW: {min_chars: 1}, zho_Hant: {min_chars: 9}, zho: {min_chars: 2}}}
+  - language_id: {thresholds: {tr: 0.5,
+        tur_Latn: 0.4, tur: 0.6}}
+mix:
+  languages: {weights: {tr: 2, eng: 1, Turkish: 3}}
+"""
+
+
+def test_a_key_of_a_mapping_has_its_own_place_and_that_of_its_twin(tmp_path: Path) -> None:
+    slug = "must consist of at most 64 letters a-z, digits, '_' and '-', found"
+    unknown = "not a language name or code that is known"
+    twin, keep = "(DIR/spec.yaml:{})", "Keep one of the two."
+    assert found(tmp_path, KEYS) == [
+        (9, 100, f"sources.best.teachers.fine.system.tr means tur, as 'tur' does {twin.format('9:89')} {keep}"),
+        (10, 7, f"sources.best.teachers.Ayşe's {slug} \"Ayşe's\" Write 'ay_e_s', for example."),
+        (13, 39, f"sources.best.arbiter.members.my judge {slug} 'my judge' Write 'my_judge', for example."),
+        (14, 65, f"sources.best.routing.teachers.tur means tur, as 'turkish' does {twin.format('14:39')} {keep}"),
+        (14, 76, f"sources.best.routing.teachers.klingonish names 'klingonish', which is no language {unknown}"),
+        (16, 49, f"filters.0.length.languages.zho_Hant means zho_Hant, as 'zh-TW' does {twin.format('16:26')} {keep}"),
+        (18, 24, f"filters.1.language_id.thresholds.tur means tur, as 'tr' does {twin.format('17:32')} {keep}"),
+        (20, 40, f"'Turkish' is tur_Latn, which is listed already as 'tr' {twin.format('20:25')} {keep}"),
+    ]  # fmt: skip

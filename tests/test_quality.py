@@ -370,6 +370,35 @@ def test_no_threshold_is_below_what_is_measured() -> None:
     assert (LEAST_SHARE, LEAST_SIMILARITY) == (repetition.FLOOR, similarity.LEAST)
 
 
+@pytest.mark.parametrize(
+    ("answer", "found"),
+    [
+        ("Good day.</s>", True), ("Good day. </s>\n", True), ("<s> Good day.", True), ("<s>Good day.</s>", True),
+        ("It was <s>five</s> six.", False), ("`</s>`", False), ("```\n<s>\n```", False), ("a<s b", False),
+        ("Good day.<｜end▁of▁sentence｜>", True), ("<｜begin▁of▁sentence｜>Good day.", True), ("<｜User｜>Good day.", True),
+        ("Good day.<|eot_id|>", True), ("<start_of_turn>model", True), ("[INST] Good day. [/INST]", True), ("Day <pad> <pad>", True),
+        ("<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>Good day.", True), ("user<|im_sep|>Good day.", True), ("<extra_id_0> day", True),
+        ("[gMASK]<sop>Good day.", True), ("See [TOOLS] and <paddle>.", False),
+    ],
+)  # fmt: skip
+def test_special_tokens_are_found(answer: str, found: bool) -> None:
+    alone = quality(others="off", rules={"chat_markup": {}})
+    assert judged("Hello there", answer, a_filter=alone)[1].drop.tolist() == [found]
+
+
+@pytest.mark.parametrize(
+    ("language", "answer"),
+    [
+        ("swh", "Samahani, lakini siwezi kukusaidia na hilo."), ("tha", "ขออภัยค่ะ ฉันไม่สามารถตอบคำถามนี้ได้"),
+        ("ben", "দুঃখিত, কিন্তু আমি এটি করতে পারব না।"), ("urd", "معذرت، لیکن میں یہ نہیں کر سکتا۔"), ("bul", "Съжалявам, но не мога да го направя."),
+        ("tam", "மன்னிக்கவும், என்னால் இதைச் செய்ய முடியாது."), ("fin", "Valitettavasti en voi tehdä sitä."),
+        ("mar", "क्षमस्व, पण मी ते करू शकत नाही."), ("slk", "Prepáčte, ale nemôžem to urobiť."),
+    ],
+)  # fmt: skip
+def test_refusals_in_languages_beyond_aya_23(language: str, answer: str) -> None:
+    assert "refusal" in dict(judged("Hello there", answer, language)[0])
+
+
 def test_phrases_cover_the_languages_of_aya_23() -> None:
     wanted = {variety.language for variety in language_set("aya_23")}
     for rule in ("ai_disclosure", "refusal", "web_boilerplate"):
@@ -413,7 +442,10 @@ def test_mojibake_is_repaired_and_nothing_else_is_touched() -> None:
     pairs = [
         ("cafÃ© au lait", "café au lait"), ("ÐŸÑ€Ð¸Ð²ÐµÑ‚ Ð¼Ð¸Ñ€", "Привет мир"), ("РџСЂРёРІРµС‚, РјРёСЂ!", "Привет, мир!"),
         ("donâ€™t", "don’t"), ("20Â°C", "20°C"), ("voilà\u00a0»", "voilà\u00a0»"), ("“quotes” … ﬁ &amp;\r\n", "“quotes” … ﬁ &amp;\r\n"),
-        ("日本語", "日本語"), ("", ""),
+        ("日本語", "日本語"), ("", ""), ("naГЇve cafГ© вЂ” вЂњyesвЂќ", "naïve café — “yes”"), ("El niГ±o", "El niño"), ("ZaЕјГіЕ‚Д‡", "Zażółć"),
+        ("дЅ\u00a0еҐЅпјЊдё–з•Њ", "你好，世界"), ("Щ…Ш±Ш\u00adШЁШ§", "مرحبا"), ("О•О»О»О·ОЅО№ОєО¬", "Ελληνικά"), ("Tiбєїng Viб»‡t", "Tiếng Việt"),
+        ("а¤№а¤їа¤ЁаҐЌа¤¦аҐЂ", "हिन्दी"), ("н•њкµ\u00adм–ґ", "한국어"), ("рџ‘Ќ ok", "👍 ok"),
+        ("В\u00a0«Ї» надії її ВІД—ДІТІ", "В\u00a0«Ї» надії її ВІД—ДІТІ"), ("гIан Виcша ЏЊЉ њљ ђ", "гIан Виcша ЏЊЉ њљ ђ"), ("cafГ© и кафе", "cafГ© и кафе"),
     ]  # fmt: skip
     made = Encoding(Encoding.Settings(), environment())
     found = made.edit(turns([before for before, _ in pairs]))

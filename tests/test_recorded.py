@@ -255,6 +255,8 @@ def test_the_model_names_who_answered_and_changes_no_answer(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("spec", "said"),
     [
+        ("teachers: {one: {engine: recorded, path: a, columns: {prompt: p, answer: a}, where: {column: c, equals: 5}}}",
+         ['teachers.one.where.equals must be text, found the number 5. Put quotes around it: "5".']),
         ("teachers: {one: {engine: recorded, pathh: a, columns: {prompt: p, answer: a}}}",
          ["unknown key 'pathh' in teachers.one. Did you mean 'path'?"]),
         # Of the teacher's own keys alone: others have base_url.

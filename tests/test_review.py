@@ -38,6 +38,8 @@ from aya_data.builders.arbitrage.review.sheet import (
     sheet,
     write_sheet,
 )
+from aya_data.builders.arbitrage.review.verdicts import decided, standing
+from aya_data.builders.arbitrage.settings import ArbitrageSettings
 from aya_data.builders.arbitrage.tables import COMPLETIONS
 from aya_data.builders.arbitrage.teachers import TeacherUnion
 from aya_data.core.errors import InputError, WrongSetting
@@ -273,6 +275,83 @@ def test_a_judge_reviews_what_was_chosen() -> None:
     assert scores["unanswered"].to_pylist() == [2, 2]
 
 
+def test_what_people_judged_is_chosen_first_and_counts_against_the_budget() -> None:
+    table = many()
+    plain = names(select(table, review(rows=12), 7))
+    least = [name for name in names(select(table, review(share=1), 7)) if name not in plain][-3:]
+    found = names(select(table, review(rows=12), 7, least))
+    assert set(found[:3]) == set(least) and len(found) == 12
+    assert set(found) - set(least) <= set(plain)
+    assert sorted(names(select(table, review(rows=2), 7, least))) == sorted(least), "more than the budget pays for"
+    more = names(select(table, review(rows=17), 7, least))
+    assert more[:12] == found
+    # Even where nothing is left to choose between.
+    one = scores_of({"a": [1.0, 9.0], "digest": ["x", "x"]}, {"a": [0.0, 1.0]})
+    assert names(select(one, review(rows=1), 7, ["p0000"])) == ["p0000"]
+
+
+def reviewed(*answers: tuple[float | None, list[int], list[str]], people: bool = True) -> tuple[pa.Table, pa.Table]:
+    """One prompt: verdict, sheets and penalties of each answer."""
+    whose = {"row": [3] * len(answers), "teacher": [f"t{n}" for n in range(len(answers))], "sample": [0] * len(answers)}
+    scores = pa.table({
+        **whose, "digest": [str(n) for n in range(len(answers))],
+        "penalties": pa.array([penalties for *_, penalties in answers], pa.list_(pa.string())),
+        "score": pa.array([0.5] * len(answers), pa.float64()),
+    })  # fmt: skip
+    said = pa.table({**whose, "score.review": pa.array([verdict for verdict, *_ in answers], pa.float64())})
+    sheets = pa.array([sheets for _, sheets, _ in answers], pa.list_(pa.int32()))
+    return scores, said.append_column("sheets.review", sheets) if people else said
+
+
+CUT = ["truncated"]
+STANDINGS = {
+    "all judged": ("decided", (9, [0], []), (2, [0], [])),
+    "one judged of one": ("decided", (9, [0], []), (None, [0], CUT)),
+    "penalised ones need no verdict": ("decided", (9, [0], []), (2, [0], []), (None, [], CUT)),
+    "nothing said": ("unjudged", (None, [0], []), (None, [], [])),
+    "left empty": ("unfinished", (9, [0], []), (2, [0], []), (None, [0], [])),
+    "a new teacher": ("earlier", (9, [0], []), (2, [0], []), (None, [], [])),
+    "asked again in vain": ("earlier", (9, [0, 1], []), (2, [0, 1], []), (None, [1], [])),
+    "left empty by one person of two": ("decided", (9, [0, 1], []), (2, [1], [])),
+    "one judged, one new": ("alone", (9, [0], []), (None, [], [])),
+}
+
+
+@pytest.mark.parametrize("case", STANDINGS)
+def test_what_people_said_stands_where_answers_came_later(case: str) -> None:
+    wanted, *answers = STANDINGS[case]
+    scores, said = reviewed(*answers)
+    assert standing(scores, said) == {3: wanted}
+    found = decided(scores, said)
+    if wanted in ("decided", "earlier"):
+        assert found["score"].to_pylist() == [verdict for verdict, *_ in answers], "on the scale of the verdicts"
+        assert set(found["scorer"].to_pylist()) == {"review"}
+    else:
+        assert set(found["score"].to_pylist()) == {0.5} and set(found["scorer"].to_pylist()) == {"arbiter"}
+
+
+def test_a_judge_that_lacks_a_verdict_decides_nothing() -> None:
+    assert standing(*reviewed((9, [], []), (2, [], []), (None, [], []), people=False)) == {3: "unfinished"}
+    assert standing(*reviewed((9, [], []), (2, [], []), people=False)) == {3: "decided"}
+
+
+def test_a_margin_of_verdicts_is_written_on_their_own_scale() -> None:
+    teacher = {"engine": "recorded", "path": "x", "columns": {"prompt": "p", "answer": "a"}, "n": 2}
+    whole = {"prompts": {"from": "q"}, "teachers": {"t": teacher}, "routing": "reward"}
+    paired = {"pairs": {"kind": "best_worst", "min_margin": 2, "max_length_ratio": None}}
+
+    def made(given: dict[str, Any], **own: Any) -> ArbitrageSettings:
+        return ArbitrageSettings.model_validate({**whole, **given, "review": {"rows": 1, "with": "human", **own}})
+
+    assert made(paired, min_margin=3).review is not None and made({}).review is not None
+    with pytest.raises(ValidationError, match="has no min_margin, and verdicts and scores are"):
+        made(paired)
+    with pytest.raises(ValidationError, match="has a min_margin, and there are no pairs"):
+        made({}, min_margin=3)
+    with pytest.raises(ValidationError, match="has a min_margin that no two verdicts have"):
+        made(paired, min_margin=10)
+
+
 # Sheets -------------------------------------------------------------------------------------------
 
 SAID = [
@@ -319,6 +398,25 @@ def test_a_sheet_is_blind_and_holds_every_answer_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ending", ["jsonl", "csv"])
+def test_a_sheet_that_is_written_again_asks_only_for_what_is_missing(tmp_path: Path, ending: str) -> None:
+    prompts, table = made()
+    chosen = pa.table({"prompt": ["k2", "k0"], "place": pa.array([0, 1], pa.int32())})
+    keys = dict(zip(table["text"].to_pylist(), answer_keys(table).to_pylist()))
+    known = {keys["é"]: (-7.5, "good"), keys["=1+1"]: (1 / 3, None)}
+    path = tmp_path / f"again.{ending}"
+    assert write_sheet(path, [sheet(chosen, prompts, table, 7, known)]) == 1
+    scale = (Decimal(-10), Decimal(10))
+    found = {line.answer: (line.score, line.note) for line in read_verdicts(path, "again", scale)}
+    assert found == {
+        keys["é"]: (Decimal("-7.5"), "good"),
+        keys["=1+1"]: (Decimal("0.3333"), None),
+        keys['two, "three"\nfour']: (None, None),
+    }
+    first = read_verdicts(path, "again", scale)[:2]
+    assert {line.answer for line in first} == {keys["=1+1"], keys['two, "three"\nfour']}, "what is missing comes first"
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "csv"])
 def test_what_people_wrote_comes_back(tmp_path: Path, ending: str) -> None:
     path = tmp_path / f"sheet.{ending}"
     written(path)
@@ -347,7 +445,9 @@ def test_what_people_wrote_comes_back(tmp_path: Path, ending: str) -> None:
     human = reviewer("people", review(**given), environment(base=tmp_path))
     assert isinstance(human, HumanArbiter)
     scores = human.score(prompts, table, None)
-    found = dict(zip(table["key"].to_pylist(), zip(table["text"].to_pylist(), *scores.columns)))
+    found = dict(
+        zip(table["key"].to_pylist(), zip(table["text"].to_pylist(), *scores.select(["score", "note"]).columns))
+    )
     by_text = {text: (score.as_py(), note.as_py()) for text, score, note in found.values()}
     assert by_text["é"] == (9.5, "good"), "the mean of two people"
     assert by_text["x"] == (None, None)

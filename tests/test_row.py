@@ -29,10 +29,11 @@ DRAFTS = st.builds(
     Draft,
     key=st.text("0af", min_size=1, max_size=40), messages=TURNS, place=st.tuples(st.just("f"), st.integers(0, 9)),
     language=MAYBE, script=st.sampled_from([None, "Latn", ""]), license=MAYBE, license_asserted=MAYBE,
-    terms=st.lists(st.sampled_from(["a", "b"]), max_size=2), group=st.sampled_from([None, "g", ""]), dataset=ODD,
-    origin=st.sampled_from(["human", "generated"]), task=MAYBE, revision=st.sampled_from([None, "r"]), config=MAYBE,
-    split=MAYBE, template=MAYBE, translator=MAYBE, teacher=MAYBE, parents=st.lists(st.just("p"), max_size=2),
-    tools=MAYBE, extra=st.one_of(st.none(), st.dictionaries(ODD, MAYBE, max_size=2)), adapted=st.booleans(),
+    terms=st.lists(st.sampled_from(["a", "b", "b", "\ud800"]), max_size=2), group=st.sampled_from([None, "g", ""]),
+    dataset=ODD, origin=st.sampled_from(["human", "generated"]), task=MAYBE, revision=st.sampled_from([None, "r"]),
+    config=MAYBE, split=MAYBE, template=MAYBE, translator=MAYBE, teacher=MAYBE,
+    parents=st.lists(st.just("p"), max_size=2), tools=MAYBE,
+    extra=st.one_of(st.none(), st.dictionaries(ODD, MAYBE, max_size=2)), adapted=st.booleans(),
     chosen=st.one_of(st.none(), TURNS), rejected=st.one_of(st.none(), TURNS),
     chosen_score=st.sampled_from([None, 1.25, -3.0]), rejected_score=st.sampled_from([None, 0.5]),
     chosen_model=MAYBE, rejected_model=MAYBE,
@@ -135,6 +136,18 @@ def test_normal_text_is_what_it_says() -> None:
         assert normal_text(text) == said(text), hex(code)
     for text in ("", "   ", " a   b\n\n c ", "a\t  b", "Ａ　Ｂ  c"):
         assert normal_text(text) == said(text)
+
+
+def test_terms_with_half_of_a_surrogate_pair_are_malformed() -> None:
+    turns = [("user", "q"), ("assistant", "a")]
+    drafts = [
+        Draft(key=f"{n}", messages=turns, place=("f", n), terms=terms) for n, terms in enumerate((["a"], ["b\udfff"]))
+    ]
+    table = tabulate(drafts, "s", "conversation", 10)
+    assert table.rows["terms"].to_pylist() == [["a"]]
+    assert [(one.rule, one.evidence, one.place) for one in table.rejections] == [
+        ("invalid_unicode", "character 1", ("f", 1)),
+    ]
 
 
 def test_no_drafts_are_a_table_without_rows() -> None:

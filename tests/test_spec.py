@@ -398,6 +398,8 @@ def test_explain(path: str) -> None:
         ("builder", "files"),
         ("builder arbitrage.teachers.qwen.sampling.n", "Completions per prompt"),
         ("profiles", "overlays"),
+        ("files", "columns"),
+        ("length.min_chars", "filter length: min_chars"),
     ],
 )
 def test_explain_finds(path: str, words: str) -> None:
@@ -416,7 +418,9 @@ def test_a_key_of_several_kinds_of_mappings_is_explained_for_each() -> None:
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("mxi", "there is no key of the spec 'mxi'. Did you mean 'mix'?"),
+        ("mxi", "there is no key of the spec, builder or filter 'mxi'. Did you mean 'mix'?"),
+        ("fils", "there is no key of the spec, builder or filter 'fils'. Did you mean 'files'?"),
+        ("files.colums", "there is no key of builder files 'colums'. Did you mean 'columns'?"),
         ("mix.cap", "there is no key of mix 'cap'. Did you mean 'caps'?"),
         ("sources.a.colums", "there is no key of a source 'colums'. Did you mean 'columns'?"),
         ("filters.lenght", "there is no filter 'lenght'. Did you mean 'length'?"),

@@ -6,6 +6,7 @@ import gc
 import itertools
 import json
 import multiprocessing
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,18 @@ def test_collect_keeps_what_it_is_told(tmp_path: Path) -> None:
     assert removed == 5 and size > 0
     assert sorted(store.keys()) == keys[:2]
     assert Store(tmp_path / "nothing").collect([]) == (0, 0)
+
+
+def test_collect_leaves_nothing_where_nobody_looks(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    commit(store, KEY)
+    shutil.copytree(store.folder(KEY), tmp_path / KEY[:2] / KEY)
+    size = sum(path.stat().st_size for path in store.folder(KEY).iterdir())
+    (tmp_path / "9").mkdir()
+    assert list(store.keys()) == [KEY]
+    assert store.collect([KEY]) == (1, size)
+    assert [path.name for path in tmp_path.iterdir()] == [KEY[:1]]
+    assert store.get(KEY) is not None and list(store.verify()) == []
 
 
 # Canonical Parquet ---------------------------------------------------------------------------------------

@@ -72,7 +72,7 @@ def built(done_once: Path, tmp_path: Path) -> Path:
 def test_an_empty_release_says_so_and_what_took_the_rows(tmp_path: Path) -> None:
     done = aya("build", spec(tmp_path, license="nobody knows"), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "  The release is empty. What took the rows: license.unknown 4.\n" in done.stdout
+    assert "  Warning: the release is empty. What took the rows: license.unknown 4.\n" in done.stdout
     assert "read_parquet" not in done.stdout  # it has no shard to read
 
 
@@ -152,15 +152,32 @@ def test_what_the_data_show_to_be_wrong_has_its_place_in_the_spec(tmp_path: Path
     assert not (tmp_path / ".aya-data" / "releases").exists()
 
 
-def test_part_of_a_file_that_cannot_be_read_is_said_at_the_end(tmp_path: Path) -> None:
+def test_what_is_said_at_the_end_is_said_to_programs_too(tmp_path: Path) -> None:
     path = spec(tmp_path, path="torn.jsonl.gz")
+    written = json.loads(path.read_text())
+    written["sources"]["none"] = {**SOURCE, "where": "q == a"}
+    path.write_text(json.dumps(written))
     lines = "".join(
         json.dumps({"q": f"{n}?", "a": f"{n * 7919}.", "lang": "eng", "lic": "MIT"}) + "\n" for n in range(999)
     )
     (tmp_path / "torn.jsonl.gz").write_bytes(gzip.compress(lines.encode(), mtime=0)[:3000])
-    done = aya("build", path, cwd=tmp_path)
+    done = aya("build", path, "--set", "name=other", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "  Warning: parts of files of house could not be read: truncated_file 1." in done.stdout
+    torn = (
+        "parts of files of house could not be read: truncated_file 1. aya-data show … --rule truncated_file names them"
+    )
+    none = "nothing of none was released. What took the rows: where 4"
+    assert f"  Warning: {torn}.\n  {none}.\n" in done.stdout
+    again = aya("build", path, "--set", "name=other", "--json", cwd=tmp_path)
+    assert json.loads(again.stdout)["notes"] == [torn, none]
+    # What a source's own where takes out is not malformed.
+    cells = [line.split() for line in done.stdout.splitlines()]
+    assert ["source", "read", "malformed", "where", "released"] in cells
+    assert ["none", "4", "·", "4", "·"] in cells
+    # The file says another name than what was built.
+    (line,) = (line for line in done.stdout.splitlines() if line.startswith("  aya-data show "))
+    shown = aya(*shlex.split(line)[1:], cwd=tmp_path)
+    assert (shown.returncode, "none" in shown.stdout) == (0, True)
 
 
 def test_lists_are_set_on_the_command_line(tmp_path: Path) -> None:
@@ -179,6 +196,48 @@ def test_lists_are_set_on_the_command_line(tmp_path: Path) -> None:
     found = json.loads(done.stdout)
     assert found["languages"] == ["eng_Latn", "tur_Latn"]
     assert [f["name"] for f in found["filters"]] == ["length"]
+
+
+def test_the_latest_release_is_marked(built: Path) -> None:
+    assert aya("build", "spec.yaml", "--limit", "2", cwd=built).returncode == 0
+    listed = aya("releases", cwd=built).stdout.splitlines()
+    found = json.loads(aya("releases", "--json", cwd=built).stdout)
+    assert sorted((one["rows"], one["latest"]) for one in found) == [(2, True), (4, False)]
+    for one in found:
+        (line,) = (line for line in listed if one["version"] in line)
+        assert ("latest" in line.split()) == one["latest"]
+
+
+def test_marks_for_terminals_go_to_terminals_alone(tmp_path: Path) -> None:
+    text = "\u0645\u0631\u062d\u0628\u0627"
+    path = spec(tmp_path)
+    (tmp_path / "rows.jsonl").write_text(
+        json.dumps({"q": f"{text}\u2068", "a": text, "lang": "arb", "lic": "MIT"}) + "\n"
+    )
+    assert aya("build", path, cwd=tmp_path).returncode == 0
+    key = json.loads(aya("show", "own", "--json", cwd=tmp_path).stdout)[0]["row_key"]
+    for asked in (("show", "own"), ("why", key)):
+        written, shown = aya(*asked, cwd=tmp_path).stdout, on_a_terminal(90, *asked, cwd=tmp_path)
+        assert text in written and "\u2068" in shown
+        assert not set("\u2066\u2067\u2068\u2069") & set(written)
+
+
+def test_a_key_that_is_not_set_is_said_before_anything_is_built(tmp_path: Path) -> None:
+    path = spec(tmp_path)
+    written = json.loads(path.read_text())
+    model = {"engine": "openai", "model": "m", "base_url": "http://localhost:9/v1", "key_variable": "MODELS_KEY"}
+    teacher = {**model, "sampling": {"temperature": 0, "max_tokens": 9, "n": 1}}
+    judge = {"kind": "judge", "mode": "score", "model": model}
+    made = {"teachers": {"one": teacher}, "arbiter": judge, "routing": "reward"}
+    written["sources"]["made"] = {"builder": "arbitrage", "prompts": {"from": "house"}, **made}
+    path.write_text(json.dumps(written))
+    said = "the environment variable MODELS_KEY, which the teacher 'one' takes its key from, is not set."
+    for more in ((), ("--upto", "prompts")):
+        done = aya("plan", path, *more, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert f"  Warning: generate:made/one: {said}\n" in done.stdout
+        assert ("--upto prompts makes prompts" in done.stdout) == (not more)
+    assert "MODELS_KEY" not in aya("plan", path, cwd=tmp_path, MODELS_KEY="secret").stdout
 
 
 def test_a_release_is_verified_by_name(built: Path) -> None:

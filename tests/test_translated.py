@@ -87,3 +87,21 @@ def test_what_is_wrong_has_its_place(tmp_path: Path) -> None:
         with pytest.raises(WrongSetting) as error:
             voice.identity()
         assert error.value.faults[0][0] == ("teachers", "weak", part, "path")
+
+
+def test_a_thought_is_neither_translated_nor_released() -> None:
+    prompts = pa.table({
+        "language": ["tur", "tur", "eng"], "script": ["Latn"] * 3,
+        "messages": [[{"role": "user", "content": "Merhaba?"}]] * 3,
+    })  # fmt: skip
+    voice = Translated("weak", settings(), environment())
+    said = ["<think>They greet.</think>Hello.", "<think>They", "Greet.</think>Hello."]
+    answers = pa.table({"row": [0, 1, 2], "tag": ["0"] * 3, "text": said, "finish": ["stop"] * 3})
+    ((row, (turn,)),) = [
+        (one.row, one.request.messages) for one in voice.requests("generate", prompts, [True] * 3, answers)
+    ]
+    assert row == 0 and turn[1].endswith("\n\nHello.")
+    translations = pa.table({"row": [0], "tag": ["0"], "text": ["<think>Turkish</think> Merhaba."], "finish": ["stop"]})
+    found = voice.answered(prompts, answers, translations).sort_by("row").to_pylist()
+    shown = [(one["row"], one["text"], one["finish"], one["thought"] is not None) for one in found]
+    assert shown == [(0, "Merhaba.", "stop", True), (1, "", "length", True), (2, "Hello.", "stop", True)]

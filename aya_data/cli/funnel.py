@@ -17,15 +17,16 @@ from rich.text import Text
 from aya_data.catalog.terminal import amount
 from aya_data.cli.shortfalls import shortfalls
 from aya_data.cli.tables import make_console, make_table, number_text, print_fitting
+from aya_data.core.generation import named_reasons
 from aya_data.engine.run import Build
 
 __all__ = ["build_as_dict", "print_funnel"]
 
 UNREAD = ("corrupt_row_group", "no_header", "not_parquet", "truncated_file", "trailing_data")
 """Rules of which one entry of the ledger stands for more than one record."""
-MALFORMED, NO_ANSWER, MADE, CONSUMED = "malformed", "no answer", "made", "consumed"
-"""Columns of the funnel: records that became no rows; prompts of which no row came; rows that were made of others';
-rows of which others were made, and which are not released themselves."""
+MALFORMED, WHERE, NO_ANSWER, MADE, CONSUMED = "malformed", "where", "no answer", "made", "consumed"
+"""Columns of the funnel: records that became no rows; those that the source's own ``where`` takes out; prompts of which
+no row came; rows that were made of others'; rows of which others were made, and which are not released themselves."""
 SHOWN = 15
 """Rows of a table before the rest is summed up."""
 
@@ -44,7 +45,7 @@ def build_as_dict(done: Build) -> dict[str, Any]:
             {"name": s.name, "key": s.key, "cached": s.cached, **s.counts, "seconds": s.seconds} for s in done.stages
         ],
         "asked": [_account(one, done.result.manifest) for one in done.asked],
-        "notes": [note for note, _ in _notes(done.result.manifest)],
+        "notes": [note for note, _ in _notes(done)],
     }
 
 
@@ -70,8 +71,23 @@ def _unreadable(voice: Mapping[str, Any], manifest: Mapping[str, Any]) -> int:
     return int(unread.get(name, {}).get("parse_failures", 0))
 
 
-def _notes(manifest: Mapping[str, Any]) -> Iterator[tuple[str, bool]]:
-    """Say what a build did that nobody asked for, and whether it is a warning."""
+def _notes(done: Build) -> Iterator[tuple[str, bool]]:
+    """Say what people should know of a build, and whether it is a warning."""
+    manifest = done.result.manifest
+    if not done.result.rows:
+        yield f"the release is empty. {_takers(manifest)}", True
+    for line in _unread(manifest):
+        yield line, True
+    for voice in manifest.get("voices", ()):
+        if not voice["pinned"]:
+            said = f"{voice['source']}: {voice['step']} states no revision, so nobody can know what answered"
+            yield said, True
+    for note in dict.fromkeys(done.notes):
+        yield note, True
+    for voice in manifest.get("voices", ()):
+        if voice["failed"]:
+            said = f"{voice['failed']:,} of {amount(voice['asked'], 'request')} failed"
+            yield f"{_step(voice)}: {said}: {named_reasons(voice['reasons'])}", True
     for voice in manifest.get("voices", ()):
         if voice["absent"]:
             found = voice["asked"] - voice["absent"]
@@ -83,15 +99,24 @@ def _notes(manifest: Mapping[str, Any]) -> Iterator[tuple[str, bool]]:
             judges[name] = (number, judges.get(name, (0, 0))[1] + voice["asked"])
     for name, (number, asked) in judges.items():
         yield f"{name}: {number:,} of {asked:,} verdicts could not be read", True
+    for source, report in manifest.get("generation", {}).items():
+        for remark in report.get("remarks", ()):
+            yield f"{source}: {remark}", True
     for entry in manifest["rules"]:
         if entry["rule"] == "no_teacher" and entry["source"] in manifest.get("generation", {}):
             yield f"{entry['source']}: no teacher is asked for the language of {entry['rows']:,} prompts", True
     for line in shortfalls(manifest):
         yield line, False
+    for source in manifest["sources"] if done.result.rows else ():
+        if source["use"] == "train" and not source["released"]:
+            yield f"nothing of {source['name']} was released. {_takers(manifest, source['name'])}", False
 
 
-def print_funnel(done: Build, spec: Path, profile: str, workspace: Path | None) -> None:
-    """Print what came of every source, the languages, where the release lies and what to type next."""
+def print_funnel(done: Build, spec: Path, profile: str, workspace: Path | None, sets: Sequence[str] = ()) -> None:
+    """Print what came of every source, the languages, where the release lies and what to type next.
+
+    With ``sets`` the file alone does not say what was built: the release is named instead.
+    """
     manifest = done.result.manifest
     counts = {stage.name: stage.counts for stage in done.stages}
     console = make_console()
@@ -116,13 +141,7 @@ def print_funnel(done: Build, spec: Path, profile: str, workspace: Path | None) 
         f"in {done.seconds:.1f} s"
     )
     console.print(Text(f"  {path}"), soft_wrap=True)
-    for line in _unread(manifest):
-        console.print(Text(f"  Warning: {line}", style="bold"))
-    for voice in manifest.get("voices", ()):
-        if not voice["pinned"]:
-            said = f"{voice['source']}: {voice['step']} states no revision, so nobody can know what answered"
-            console.print(Text(f"  Warning: {said}.", style="bold"))
-    for note, warning in _notes(manifest):
+    for note, warning in _notes(done):
         console.print(Text(f"  Warning: {note}." if warning else f"  {note}.", style="bold" if warning else ""))
     paid = [account for account in done.asked if account["expected"]["priced"]]
     if paid:
@@ -130,17 +149,14 @@ def print_funnel(done: Build, spec: Path, profile: str, workspace: Path | None) 
         console.print(_asked(paid))
     if any(source["pins"].get("revision") == "bundled" for source in manifest["sources"]):
         console.print("  Profile sample: bundled data. The real thing: --profile hub", markup=False)
-    if not done.result.rows:
-        console.print(Text(f"  The release is empty. {_takers(manifest)}", style="bold"))
-    for source in manifest["sources"] if done.result.rows else ():
-        if source["use"] == "train" and not source["released"]:
-            console.print(Text(f"  Nothing of {source['name']} was released. {_takers(manifest, source['name'])}"))
     console.print()
     console.print("Next:")
     where = "" if workspace is None else f" --workspace {shlex.quote(str(workspace))}"
-    named = "" if profile == "sample" else f" --profile {profile}"
+    named = shlex.quote(str(spec)) + ("" if profile == "sample" else f" --profile {profile}")
+    if sets:
+        named = f"{done.result.name}@{done.result.version}"
     lines = [
-        f"aya-data show {shlex.quote(str(spec))}{named}{where} -n 3",
+        f"aya-data show {named}{where} -n 3",
         f'aya-data sql{where} "SELECT stage, rule, count(*) n FROM ledger WHERE latest GROUP BY ALL ORDER BY n DESC"',
     ]
     if done.result.rows:
@@ -160,13 +176,14 @@ def _asked(accounts: Sequence[Mapping[str, Any]]) -> Table:
     for account in accounts:
         expected, actual = account["expected"], account["actual"]
         tokens = (actual.get("prompt_tokens") or 0) + (actual.get("completion_tokens") or 0)
+        partly = 0 < actual.get("counted", 0) < actual.get("done", 0) - actual.get("failed", 0)
         thought = [expected["prompt_tokens"], expected["completion_tokens"]]
         table.add_row(
             Text(expected["stage"]),
             number_text(actual.get("done", 0)),
             number_text(actual.get("failed", 0)),
-            number_text(tokens),
-            ("" if expected["measured"] else "at most ") + f"{sum(thought):,}" if None not in thought else "·",
+            ("at least " if partly else "") + number_text(tokens),
+            ("at most " if expected["bounded"] else "about ") + f"{sum(thought):,}" if None not in thought else "·",
             f"{actual.get('seconds', 0):,.1f}",
             f"{expected['seconds']:,.1f}" if expected["seconds"] is not None else "·",
         )
@@ -182,7 +199,7 @@ def _unread(manifest: Mapping[str, Any]) -> Iterator[str]:
             rules[entry["rule"]] = rules.get(entry["rule"], 0) + entry["rows"]
     for source, rules in sorted(lost.items()):
         what = ", ".join(f"{rule} {rows:,}" for rule, rows in sorted(rules.items()))
-        yield f"parts of files of {source} could not be read: {what}. aya-data show … --rule {min(rules)} names them."
+        yield f"parts of files of {source} could not be read: {what}. aya-data show … --rule {min(rules)} names them"
 
 
 def _takers(manifest: Mapping[str, Any], source: str | None = None) -> str:
@@ -194,8 +211,8 @@ def _takers(manifest: Mapping[str, Any], source: str | None = None) -> str:
         took[entry["rule"]] = took.get(entry["rule"], 0) + entry["rows"]
     most = sorted(took.items(), key=lambda item: (-item[1], item[0]))[:4]
     if not most:
-        return "It had no rows." if source else "No source has rows."
-    return f"What took the rows: {', '.join(f'{rule} {rows:,}' for rule, rows in most)}."
+        return "It had no rows" if source else "No source has rows"
+    return f"What took the rows: {', '.join(f'{rule} {rows:,}' for rule, rows in most)}"
 
 
 def _short(path: Path) -> Path:
@@ -235,7 +252,7 @@ def _funnel(manifest: Mapping[str, Any], counts: Mapping[str, Mapping[str, int]]
         s["name"] for s in manifest["stages"] if any(s["name"] in source["lost"] for source in manifest["sources"])
     ]
     losing = [s for s in stages if not s.startswith(("read:", "derive:"))]
-    names = [MALFORMED, NO_ANSWER, MADE, *dict.fromkeys(_title(s) for s in losing), CONSUMED]
+    names = [MALFORMED, WHERE, NO_ANSWER, MADE, *dict.fromkeys(_title(s) for s in losing), CONSUMED]
     lost: dict[tuple[str, str], int] = {}
     for entry in manifest["rules"]:
         if entry["outcome"] != "flagged":
@@ -267,6 +284,8 @@ def _column(entry: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
         return "" if begins else CONSUMED
     if not begins:
         return _title(entry["stage"])
+    if entry["rule"] in ("where", "where_error"):
+        return WHERE
     asked = entry["source"] in manifest.get("generation", {})
     return NO_ANSWER if asked and entry["rule"].startswith("no_") else MALFORMED
 

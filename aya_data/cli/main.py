@@ -6,8 +6,6 @@ Everything but typer is imported inside the command that needs it, so that ``--h
 
 from __future__ import annotations
 
-import io
-import os
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -15,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from aya_data.cli.interrupt import stopped, watch
+from aya_data.cli.process import run
 
 __all__ = ["app", "main"]
 
@@ -118,7 +116,7 @@ def build(
     if json:
         _print_json(funnel.build_as_dict(done))
     else:
-        funnel.print_funnel(done, spec, profile, workspace)
+        funnel.print_funnel(done, spec, profile, workspace, set_ or [])
 
 
 @app.command()
@@ -146,7 +144,7 @@ def plan(
     made = api.plan(spec, profile=profile, workspace=workspace, sets=set_ or [], limit=limit)
     asks = api.expectations(made, workspace, upto=upto.value if upto is not None else None)
     found = {**api.plan_as_dict(made, workspace), "asks": asks}
-    _print_json(found) if json else tables.print_plan(found)
+    _print_json(found) if json else tables.print_plan(found, upto is not None)
 
 
 @app.command()
@@ -194,7 +192,7 @@ def sql(
         str,
         typer.Argument(
             help="One SELECT over: releases stages sources shards languages licenses rules statistics mixture "
-            "fertility confusion rows ledger edges completions scores decisions pairs arbitration.",
+            "fertility confusion teachers rows ledger edges completions scores decisions pairs failures arbitration.",
             show_default=False,
         ),
     ],
@@ -206,6 +204,10 @@ def sql(
     from aya_data.catalog.query import query as ask
     from aya_data.cli import tables
 
+    if json and csv:
+        from aya_data.core.errors import InputError
+
+        raise InputError("--json and --csv are two forms of one answer", "Give one of them.")
     result = ask(_workspace(workspace), query)
     if json:
         _print_json(result.records())
@@ -234,7 +236,7 @@ def why(
     if json:
         _print_json(life.as_dict())
     else:
-        typer.echo(render(life))
+        _print_text(render(life))
 
 
 @app.command()
@@ -271,7 +273,7 @@ def show(
         asked = " ".join(f"{option} {value}" for option, value in given if value is not None)
         typer.echo(f"No rows of {what} match {asked}." if asked else f"{what} has no rows.")
     else:
-        typer.echo(render(rows, _width()))
+        _print_text(render(rows, _width()))
 
 
 @app.command()
@@ -391,7 +393,9 @@ def calibrate(
         str | None, typer.Option("--model", help="Another fastText model than lid.176.", show_default=False)
     ] = None,
     min_letters: Annotated[int, typer.Option("--min-letters", min=1, help="Leave shorter texts out.")] = 20,
-    cost: Annotated[float, typer.Option("--cost", min=0.1, help="How many right labels a wrong one is worth.")] = 4.0,
+    cost: Annotated[
+        float, typer.Option("--cost", min=0.1, help="Odds asked of a label, relative to 4: 8 asks twice as much.")
+    ] = 4.0,
     holdout: Annotated[
         float, typer.Option("--holdout", min=0, max=0.9, help="Keep this share of rows back, and try the table on it.")
     ] = 0.0,
@@ -499,6 +503,13 @@ def _width() -> int:
     return min(100, shutil.get_terminal_size((100, 24)).columns) if sys.stdout.isatty() else 100
 
 
+def _print_text(text: str) -> None:
+    """Print text with rows in it; the marks of its directions are for terminals alone."""
+    from aya_data.catalog.terminal import unmarked
+
+    typer.echo(text if sys.stdout.isatty() else unmarked(text))
+
+
 def _print_json(value: Any) -> None:
     import json
 
@@ -507,52 +518,4 @@ def _print_json(value: Any) -> None:
 
 def main() -> None:
     """Run the command line and exit."""
-    import errno
-
-    from aya_data.core.errors import AyaDataError
-
-    _open_streams()
-    watch()
-    try:
-        try:
-            _check_arguments(sys.argv[1:])
-            app(prog_name="aya-data")
-        finally:
-            sys.stdout.flush()
-    except AyaDataError as error:
-        typer.echo(f"aya-data: {error}" if not hasattr(error, "problems") else str(error), err=True)
-        sys.exit(error.exit_code)
-    except SystemExit as end:
-        if end.code == 130:  # typer makes this of Ctrl-C, and says nothing.
-            stopped()
-        raise
-    except KeyboardInterrupt:
-        stopped()
-        sys.exit(130)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(1)
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        # The workspace's own writes raise WorkspaceUnusable: what is full is where stdout leads.
-        typer.echo("aya-data: what was to be printed could not be written: no space is left there.", err=True)
-        os._exit(1)  # Python would try to write the rest once more.
-
-
-def _open_streams() -> None:
-    """Give a closed stdout or stderr the null device; else the next file that is opened takes its number."""
-    for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:
-            setattr(sys, name, io.TextIOWrapper(io.FileIO(os.devnull, "r+"), encoding="utf-8"))
-
-
-def _check_arguments(arguments: list[str]) -> None:
-    """Refuse what is not text: it would fail later, where a name is stored."""
-    from aya_data.core.errors import InputError
-
-    for argument in arguments:
-        if not argument.isascii() and any("\ud800" <= char <= "\udfff" for char in argument):
-            raise InputError(
-                f"the argument {argument!r} is not UTF-8", "Use names in UTF-8, and a locale such as LC_ALL=C.UTF-8."
-            )
+    run(lambda: app(prog_name="aya-data"))

@@ -51,9 +51,17 @@ def _what_happened(event: dict[str, Any]) -> str:
 def _what_is_asked(event: dict[str, Any]) -> str:
     """What a voice is about to be asked."""
     said = f"{event['missing']:,} of {event['wanted']:,} to ask"
-    if event["seconds"] is not None and event["measured"]:
+    if event["seconds"] is not None:
         said += f", about {_clock(event['seconds'])}"
     return said
+
+
+def _what_came_up(event: dict[str, Any]) -> str:
+    """What a build should not do in silence; empty for other events."""
+    if event["event"] == "restarted":
+        died = f"{event['name']}: the model's process died ({event['how']}) and is started again"
+        return f"{died}; {event['again']:,} to ask again" if event["again"] else died
+    return str(event["text"]) if event["event"] == "note" else ""
 
 
 def _how_far(event: dict[str, Any], wide: bool) -> str:
@@ -83,7 +91,7 @@ class _Lines:
         return None
 
     def listen(self, event: dict[str, Any]) -> None:
-        line = ""
+        line = _what_came_up(event)
         if event["event"] == "counted":
             line = _what_happened(event)
         elif event["event"] == "asks":
@@ -157,6 +165,9 @@ class _Live:
                 )
             case "counted":
                 if line := _what_happened(event):
+                    self._console.print(line, highlight=False, markup=False)
+            case "restarted" | "note":
+                if line := _what_came_up(event):
                     self._console.print(line, highlight=False, markup=False)
 
     def _work(self, stage: str) -> str:

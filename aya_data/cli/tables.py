@@ -55,7 +55,7 @@ def _asks(found: Sequence[Mapping[str, Any]]) -> Table:
     table = make_table("to ask", "requests", "of", "", "tokens", "seconds", "cost", right=["requests", "of"])
     for one in found:
         thought = [one["prompt_tokens"], one["completion_tokens"]]
-        about = "" if one["measured"] else "at most "
+        about = "at most " if one["bounded"] else "about "
         table.add_row(
             Text(one["stage"]),
             "?" if one["missing"] is None else number_text(one["missing"]),
@@ -63,7 +63,7 @@ def _asks(found: Sequence[Mapping[str, Any]]) -> Table:
             "exact" if one["exact"] else "estimated",
             about + f"{sum(thought):,}" if None not in thought else "·",
             f"{one['seconds']:,.0f}" if one["seconds"] is not None else "·",
-            f"{one['cost']:,.2f}" if one["cost"] is not None else "·",
+            f"{about}{one['cost']:,.2f}" if one["cost"] is not None else "·",
         )
     return table
 
@@ -72,8 +72,8 @@ def number_text(value: int) -> str:
     return f"{value:,}" if value else "·"
 
 
-def print_plan(found: Mapping[str, Any]) -> None:
-    """Print a plan."""
+def print_plan(found: Mapping[str, Any], prompts_made: bool = False) -> None:
+    """Print a plan. ``prompts_made`` says that all was run that asks no model."""
     console = make_console()
     sources = make_table("source", "builder", "use", "input", "MB", right=["MB"])
     for source in found["sources"]:
@@ -99,10 +99,12 @@ def print_plan(found: Mapping[str, Any]) -> None:
                 more = f" and {len(listed) - 8} more" if len(listed) > 8 else ""
                 console.print(Text(f"  {one['stage']}: {shown}{more}"))
         if not all(one["exact"] for one in found["asks"]):
-            console.print(
-                "  Estimated: it depends on what is not there yet. --upto prompts makes prompts, asking nobody."
-            )
+            lacking = "answers that are" if prompts_made else "what is"
+            hint = "" if prompts_made else " --upto prompts makes prompts, asking nobody."
+            console.print(f"  Estimated: it depends on {lacking} not there yet.{hint}")
         for one in found["asks"]:
+            if one["note"]:
+                console.print(Text(f"  Warning: {one['stage']}: {one['note']}.", style="bold"))
             if one["recorded"] is not None and one["recorded"] < one["wanted"]:
                 said = f"{one['recorded']:,} of {one['wanted']:,} are recorded"
                 warned = "" if one["recorded"] else "Warning: "
@@ -125,16 +127,21 @@ def print_releases(found: Sequence[Mapping[str, Any]]) -> None:
     def table(*columns: str) -> Table:
         made = make_table("release", *columns, right=["rows"], wrap=False)
         for release in found:
-            shown = {**release, "rows": f"{release['rows']:,}"}
+            shown = {**release, "rows": f"{release['rows']:,}", "": "latest" if release["latest"] else ""}
             name = f"{release['name']}@{release['version']}"
             made.add_row(*(Text(text) for text in (name, *(shown[column] for column in columns))))
         return made
 
     print_fitting(
         console,
-        lambda: table("profile", "policy", "rows", "path"),
-        lambda: table("profile", "policy", "rows"),
-        lambda: Group(*(Text(f"{r['name']}@{r['version']}: {amount(r['rows'], 'row')}") for r in found)),
+        lambda: table("", "profile", "policy", "rows", "path"),
+        lambda: table("", "profile", "policy", "rows"),
+        lambda: Group(
+            *(
+                Text(f"{r['name']}@{r['version']}: {amount(r['rows'], 'row')}{', latest' if r['latest'] else ''}")
+                for r in found
+            )
+        ),
     )
 
 

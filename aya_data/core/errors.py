@@ -23,6 +23,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from aya_data.core.redaction import redacted
+
 __all__ = [
     "AyaDataError",
     "BuildError",
@@ -229,7 +231,7 @@ class TaskFailed(BuildError):
 def _sentence(what: str, remedy: str, where: str) -> str:
     text = f"{where}: {what}" if where else what
     text = text if text.endswith((".", "?", "!")) else text + "."
-    return f"{text} {remedy}" if remedy else text
+    return redacted(f"{text} {remedy}" if remedy else text)
 
 
 def _revive(name: str, text: str, where: str) -> BuildError:

@@ -43,8 +43,9 @@ def explain(path: str, registry: Registry | None = None) -> str:
     """Return the documentation of what stands at ``path`` of a spec.
 
     ``mix.caps.rows``; ``sources.*.columns`` (of every builder that has it);
-    ``builder files.columns``; ``filters.length.min_chars`` or ``filter length.min_chars``; an
-    empty path is the whole spec. Numbers and ``*`` stand for any item. Raises NotFound.
+    ``builder files.columns`` or ``files.columns``; ``filters.length.min_chars``, ``filter
+    length.min_chars`` or ``length.min_chars``; an empty path is the whole spec. Numbers and ``*``
+    stand for any item. Raises NotFound.
     """
     registry = registry or builtin_registry()
     steps = [step for step in path.replace(" ", ".").split(".") if step]
@@ -65,6 +66,13 @@ def explain(path: str, registry: Registry | None = None) -> str:
         return _source_text(rest[1:], registry)
     if head == "policy" and rest:
         return _inside("policy", PolicySettings, rest)
+    if head not in Frame.model_fields:
+        plugins = {kind: registry.names(kind) for kind in _KINDS}
+        found = [explain(f"{kind} {path}", registry) for kind, names in plugins.items() if head in names]
+        if not found:
+            known = {*fields_of(Frame), *(name for names in plugins.values() for name in names)}
+            raise NotFound("key of the spec, builder or filter", head, known)
+        return "\n\n".join(found)
     text = _inside("", Frame, steps)
     if head == "sources":
         text += f"\n{_keys_text(SourceFrame)}\n  builders: {', '.join(registry.names('builder'))}"

@@ -12,7 +12,7 @@ table for every part of the prompts, or one table for all of them; the engine ru
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +30,8 @@ __all__ = [
     "LENGTH",
     "PROMPTS",
     "STOP",
+    "TURN",
+    "UNEXPLAINED",
     "Answer",
     "Asked",
     "GeneratingBuilder",
@@ -39,6 +41,7 @@ __all__ = [
     "Step",
     "Voice",
     "answers_schema",
+    "named_reasons",
     "request_key",
     "voice_key",
 ]
@@ -51,6 +54,11 @@ PROMPTS = "prompts"
 STOP, LENGTH, ABSENT, FAILED = "stop", "length", "absent", "failed"
 """How an answer ended: by itself; at the limit of tokens; the voice has none (a recording); not at all. Engines may
 say other things of theirs, such as ``content_filter``."""
+
+UNEXPLAINED = "no reason given"
+"""Of a failure of which nobody says why."""
+TURN = 32
+"""Tokens that a chat template writes around a turn, at most: its own marks, the date, a system prompt of a line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +97,11 @@ class Answer:
         """Whether it is to be asked again some day."""
         return self.finish == FAILED
 
+    @property
+    def counted(self) -> bool:
+        """Whether somebody says how many tokens it took; a score has no text, and no tokens of its own."""
+        return self.prompt_tokens is not None and (self.completion_tokens is not None or self.text is None)
+
 
 class Session(Protocol):
     """A voice that is ready to be asked."""
@@ -111,6 +124,8 @@ class Place:
     cache: Path
     temporary: Path
     log: Path
+    restarted: Callable[[str, int], None] | None = None
+    """Told how a model's process ended that is started again, and how many requests are asked again."""
 
 
 class Voice(abc.ABC):
@@ -134,6 +149,16 @@ class Voice(abc.ABC):
     def prices(self) -> tuple[float, float] | None:
         """Stated price of a million prompt tokens and of a million completion tokens, in one currency; or None."""
         return None
+
+    def prompt_tokens(self, conversations: Sequence[Sequence[Turn]]) -> list[int]:
+        """Return the most tokens that each conversation has as a prompt, as far as anybody can say who asks nobody.
+
+        A token stands for a byte of UTF-8 at least; :data:`TURN` are added for what a chat template writes around each
+        turn, before the first and after the last.
+        """
+        return [
+            sum(len(text.encode("utf-8", "replace")) + TURN for _, text in turns) + 2 * TURN for turns in conversations
+        ]
 
     def holds(self, request: Request) -> bool | None:
         """Whether it has an answer to a request, where it knows without being asked (a recording); else None."""
@@ -217,9 +242,19 @@ class GeneratingBuilder(Builder):
         """
         raise NotImplementedError
 
-    def expected(self, step: str, prompts: int) -> int:
-        """How many requests an ``ask`` step makes of so many prompts, as far as that can be said without them."""
+    def expected(self, step: str, prompts: int, tokens: Callable[[str], float]) -> int:
+        """How many requests an ``ask`` step makes of so many prompts, as far as that can be said without them.
+
+        ``tokens(step)`` is how many tokens an answer of another such step is likely to have, 0 where nobody knows.
+        """
         return prompts
+
+    def unasked(self, step: str, prompts: Mapping[tuple[str, str], int] | None) -> str:
+        """Why an ``ask`` step asks nothing whatever prompts say, such as their languages; "" where it may ask.
+
+        ``prompts`` counts them by language and script; None where they are not there yet.
+        """
+        return ""
 
     def possible(self, step: str, tables: Mapping[str, pa.Table]) -> tuple[float, Iterator[Asked]] | None:
         """List what an ``ask`` step may ask for one part while a table that decides it is not there yet, and the share
@@ -258,6 +293,13 @@ class GeneratingBuilder(Builder):
     def read(self, unit: Unit) -> Iterator[Batch]:
         """A derived source has nothing to read."""
         raise NotImplementedError("the source is made from the rows of its parents")
+
+
+def named_reasons(failed: Mapping[str, int], most: int = 3) -> str:
+    """Name the reasons of most failures, as in "2 times HTTP 400, once HTTP 413"."""
+    ordered = sorted(failed.items(), key=lambda one: (-one[1], one[0]))
+    said = [f"{'once' if count == 1 else f'{count:,} times'} {reason}" for reason, count in ordered[:most]]
+    return ", ".join(said + (["and others"] if len(ordered) > most else []))
 
 
 def answers_schema() -> pa.Schema:

@@ -44,6 +44,7 @@ from aya_data.core.errors import WorkspaceUnusable
 from aya_data.core.generation import Answer
 from aya_data.core.identity import frame
 from aya_data.core.journal_segments import (
+    ASIDE,
     SCHEMA,
     TAKEN,
     UNNAMED,
@@ -86,9 +87,11 @@ LOOKED_UP = 1 << 16
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """What a voice did in ``seconds`` of work; failures are not counted."""
+    """What a voice did in ``seconds`` of work; failures are not counted. Tokens are those of the ``counted`` answers,
+    of which it said how many they have."""
 
     answers: int = 0
+    counted: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
     seconds: float = 0.0
@@ -178,6 +181,13 @@ class Journal:
             if found != segment.digest:
                 yield segment.path, f"digest {found}, recorded {segment.digest}"
 
+    def set_aside(self) -> list[str]:
+        """Set aside every segment that is not what its name says; return what they were called. For the one writer."""
+        damaged = [path for path, _ in self.verify()]
+        for path in damaged:
+            durable.replace(path, path.with_name(path.name + ASIDE))
+        return list(map(str, damaged))
+
     def _listed(self) -> list[Segment]:
         """All segments, set aside ones too, in order of their numbers.
 
@@ -234,14 +244,15 @@ class Journal:
 
     # Rates --------------------------------------------------------------------------------------------
 
-    def record_rate(self, answers: int, prompt_tokens: int, completion_tokens: int, seconds: float) -> None:
+    def record_rate(self, new: Rate) -> None:
         """Add what was measured to the rate of the voice. No digest ever covers it."""
         old = self.rate() or Rate()
         new = Rate(
-            old.answers + answers,
-            old.prompt_tokens + prompt_tokens,
-            old.completion_tokens + completion_tokens,
-            round(old.seconds + seconds, 3),
+            old.answers + new.answers,
+            old.counted + new.counted,
+            old.prompt_tokens + new.prompt_tokens,
+            old.completion_tokens + new.completion_tokens,
+            round(old.seconds + new.seconds, 3),
         )
         durable.write_json(self.folder / "rates.json", asdict(new))
 
@@ -251,6 +262,7 @@ class Journal:
             found = json.loads((self.folder / "rates.json").read_bytes())
             rate = Rate(
                 int(found["answers"]),
+                int(found["counted"]),
                 int(found["prompt_tokens"]),
                 int(found["completion_tokens"]),
                 float(found["seconds"]),

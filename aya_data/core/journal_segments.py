@@ -26,6 +26,8 @@ from aya_data.core.store import PartWriter, file_digest
 
 Positions = npt.NDArray[np.int64]
 NAME = re.compile(r"(\d{10})-(\d{10})-([0-9a-f]{32})\.parquet(\.damaged)?")
+ASIDE = ".damaged"
+"""What the name of a segment ends with that was set aside."""
 ROW_GROUP = 1024
 """Answers per row group: what is read and unpacked to get at one text."""
 GATHERED = 1 << 16
@@ -169,7 +171,7 @@ def merge_groups(live: Sequence[Segment]) -> list[list[Segment]]:
 def _set_aside(segment: Segment, found: str) -> CorruptPart:
     # A reader that may not write still names it.
     with contextlib.suppress(WorkspaceUnusable):
-        durable.replace(segment.path, segment.path.with_name(segment.path.name + ".damaged"))
+        durable.replace(segment.path, segment.path.with_name(segment.path.name + ASIDE))
     return CorruptPart(str(segment.path), f"digest {found}", segment.digest)
 
 

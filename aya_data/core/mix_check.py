@@ -87,7 +87,9 @@ class _Check:
                 yield self.document.problem(here, f"{dotted(path)}.weights: {error.what}", error.remedy, key=True)
                 continue
             if canonical in seen:
+                first = self.document.mark((*path, "weights", seen[canonical]), key=True)
                 what = f"{dotted(path)}.weights: {name!r} is {canonical}, which stands there as {seen[canonical]!r}"
+                what += f" ({first})"
                 yield self.document.problem(here, what, "Keep one of the two.", key=True)
                 continue
             seen[canonical] = name
@@ -152,6 +154,14 @@ class _Check:
                         line = self._at("mix", "caps", other, unit)
                         what = f"{dotted(path)} asks for {least} {unit} in each group, and {line} allows {most}"
                         yield self.document.problem(path, what, "Lower the floor, or raise the cap.")
+                    elif unit == "rows" and cap.distinct is not None and _inside(floor, cap):
+                        epochs = max((*self.mix.epochs.sources.values(), self.mix.most_epochs("")))
+                        if int(cap.distinct * epochs) < least:
+                            line = self._at("mix", "caps", other, "distinct")
+                            times = f", each up to {format(epochs.normalize(), 'f')} times" if epochs > 1 else ""
+                            what = f"{dotted(path)} asks for {least} rows in each group, and {line} allows "
+                            what += f"{cap.distinct} different ones{times}"
+                            yield self.document.problem(path, what, "Lower the floor, or raise the cap.")
                 groups = self._groups(floor)
                 most = getattr(budget, unit) if budget is not None else None
                 if groups is not None and most is not None and groups[0] * least > most:

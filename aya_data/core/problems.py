@@ -19,7 +19,7 @@ from pydantic.fields import FieldInfo
 from aya_data.core.document import Document, PathKey, dotted
 from aya_data.core.errors import Problem, did_you_mean
 from aya_data.core.fields import fields_of, keys_at, models_at
-from aya_data.core.settings import WRONG, describe
+from aya_data.core.settings import KEY, WRONG, describe
 
 __all__ = ["describe_error", "join", "problems_of"]
 
@@ -105,7 +105,7 @@ def problems_of(
             real = (*real, path[-1])
         # Errors that part at a step which is not in the document are branches of one union.
         own = next((i for i, (a, b) in enumerate(zip(path, real)) if a != b), len(real))
-        branched = len(path) > len(real) and path[-1] != "[key]"
+        branched = len(path) > len(real) and path[-1] != KEY
         key = real[:own] if branched else (*real, f"\0{len(groups)}")
         groups.setdefault(key, []).append((real, item))
     problems = []
@@ -188,8 +188,10 @@ def _problem(
         remedy = remedy or _choices_remedy(model, loc, tag)
     if not remedy and "must be a mapping" in what:
         remedy = _keys_remedy(keys_at(model, loc))
+    if (beside := (item.get("ctx") or {}).get("beside")) is not None:
+        what += f" ({document.mark((*path[:-1], beside), key=True)})"
     subject = dotted(label) or "the spec"
-    return document.problem(path, f"{subject} {what}", remedy, key="[key]" in loc)
+    return document.problem(path, f"{subject} {what}", remedy, key=KEY in loc)
 
 
 def describe_error(item: Mapping[str, Any]) -> tuple[str, str]:

@@ -355,7 +355,7 @@ def _labels(names: Names, source: str, kind: Kind) -> Labels:
         kind, adapted, None if language.ok else language.reason, license_.reason or None, assumed,
     )  # fmt: skip
     provenance = (dataset, revision, config, split, template, translator, teacher)
-    texts = (said, dataset, task, config, split, template, translator, teacher, assumed)
+    texts = (said, dataset, task, config, split, template, translator, teacher, assumed, *terms)
     return Labels(shared, provenance, frame_, asserted, all(map(_is_text, texts)))
 
 
@@ -459,7 +459,7 @@ def _encodable(draft: Draft) -> None:
     for text in (
         draft.language, draft.dataset, draft.task, draft.config, draft.split, draft.template,
         draft.translator, draft.teacher, draft.tools, draft.chosen_model, draft.rejected_model,
-        draft.license_asserted,
+        draft.license_asserted, *draft.terms,
     ):  # fmt: skip
         if text is not None and not text.isascii():
             text.encode()

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Annotated, Any, Final, Literal
@@ -27,27 +27,32 @@ from pydantic import (
     Field,
     GetCoreSchemaHandler,
     PlainSerializer,
+    ValidationError,
     WithJsonSchema,
     model_validator,
 )
-from pydantic_core import CoreSchema, PydanticCustomError, PydanticKnownError
+from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, PydanticKnownError
 
 from aya_data.core.errors import InputError, NotFound
+from aya_data.core.redaction import address
 
 __all__ = [
     "BenchmarkName",
     "LanguageFrom",
     "LicenseFrom",
+    "Location",
     "Number",
     "PathPattern",
     "Settings",
     "Size",
     "Slug",
+    "SlugKey",
     "SourceName",
     "SourceReference",
     "TermsFrom",
     "TypeName",
     "also",
+    "check_keys",
     "check_slug",
     "describe",
     "exact_number",
@@ -55,15 +60,38 @@ __all__ = [
 ]
 
 WRONG: Final = "aya_data_wrong"
+KEY: Final = "[key]"
+"""The last step of a place that is a key of a mapping and not its value, as pydantic writes it."""
 
 
-def wrong(what: str, remedy: str = "") -> PydanticCustomError:
+def wrong(what: str, remedy: str = "", beside: str | None = None) -> PydanticCustomError:
     """Return the error for a validator to raise.
 
     ``what`` goes on from the name of the field ("must be a size such as 256MB, found 'x'");
-    ``remedy`` is a sentence of its own.
+    ``remedy`` is a sentence of its own. ``beside`` is another key of the same mapping, whose place
+    is said too.
     """
-    return PydanticCustomError(WRONG, "{what}", {"what": what, "remedy": remedy})
+    context = {"what": what, "remedy": remedy}
+    return PydanticCustomError(WRONG, "{what}", context if beside is None else {**context, "beside": beside})
+
+
+def check_keys(keys: Iterable[str], meaning: Callable[[str], str]) -> None:
+    """Raise all that is wrong with the keys of the mapping that a validator checks, each at its place.
+
+    That is what ``meaning`` raises about a key (see ``wrong``), and a second key of one meaning.
+    """
+    first: dict[str, str] = {}
+    found: list[InitErrorDetails] = []
+    for key in keys:
+        try:
+            meant = meaning(key)
+            if meant in first:
+                raise wrong(f"means {meant}, as {first[meant]!r} does", "Keep one of the two.", first[meant])
+            first[meant] = key
+        except PydanticCustomError as error:
+            found.append(InitErrorDetails(type=error, loc=(key, KEY), input=key))
+    if found:
+        raise ValidationError.from_exception_data("keys", found)
 
 
 def _loosen_containers(schema: Any) -> None:
@@ -201,6 +229,12 @@ Size = Annotated[
 """A number of bytes, written as ``256MB`` or as an integer."""
 
 
+# Places -------------------------------------------------------------------------------------------
+
+Location = Annotated[str, PlainSerializer(address, return_type=str, when_used="json")]
+"""A path or URL of a file; serialised, as in locks, without a password or the query of a web address."""
+
+
 # Names --------------------------------------------------------------------------------------------
 
 _SLUG = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
@@ -223,6 +257,9 @@ Slug = Annotated[
     TypeName("name"),
 ]
 """A name that is safe as a folder, a Hub config and an SQL value."""
+
+SlugKey = Annotated[str, AfterValidator(check_slug)]
+"""The same as the key of a mapping: in a JSON Schema, a pattern of keys would leave the values of others unchecked."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -115,7 +115,7 @@ class SpecCheck:
 
     def _varieties(self, labels: Mapping[PathKey, Any], *, key: bool = False) -> list[Variety]:
         """Return what ``labels`` mean, by their places; no two may mean the same."""
-        seen: dict[Variety, Any] = {}
+        seen: dict[Variety, PathKey] = {}
         for path, label in labels.items():
             if not isinstance(label, str):
                 what = f"{dotted(path)} must be a language, found {describe(label)}"
@@ -127,9 +127,10 @@ class SpecCheck:
                 self._wrong(path, error.what, error.remedy, key=key)
                 continue
             if variety in seen:
-                what = f"{label!r} is {variety}, which is listed already as {seen[variety]!r}"
+                first = self.document.mark(seen[variety], key=key)
+                what = f"{label!r} is {variety}, which is listed already as {labels[seen[variety]]!r} ({first})"
                 self._wrong(path, what, "Keep one of the two.", key=key)
-            seen.setdefault(variety, label)
+            seen.setdefault(variety, path)
         return list(seen)
 
     def _policy(self) -> str | PolicySettings | None:

@@ -2,7 +2,7 @@
 
     <workspace>/
       lock                     who is building here
-      store/ab/abcd…/          one task's result: *.parquet, then record.json
+      store/a/abcd…/           one task's result: *.parquet, then record.json
       builds/<name>.<profile>.json   the keys that the last build of a spec used (gc keeps these)
       journal/<voice>/         answers of models (aya_data.core.journal); never collected
       releases/<name>/<version>/
@@ -379,10 +379,11 @@ class Store:
 
     def keys(self) -> Iterator[str]:
         """All keys with a folder, committed or not."""
-        if self.root.is_dir():
-            for shelf in sorted(self.root.iterdir()):
-                if shelf.is_dir():
-                    yield from sorted(p.name for p in shelf.iterdir() if p.is_dir())
+        yield from (path.name for path in self._folders() if path == self.folder(path.name))
+
+    def _folders(self) -> list[Path]:
+        """All folders that hold results, where they are looked for or not."""
+        return sorted(path for path in self.root.glob("*/*") if path.is_dir())
 
     def verify(self) -> Iterator[tuple[Part, str]]:
         """Yield every part that is not what its record says, with what was found instead."""
@@ -403,15 +404,18 @@ class Store:
                     yield part, f"digest {found}, recorded {part.digest}"
 
     def collect(self, keep: Iterable[str]) -> tuple[int, int]:
-        """Remove every result whose key is not in ``keep``; return how many and how many bytes."""
-        kept = set(keep)
+        """Remove every result whose key is not in ``keep``, or that lies where nothing looks for it, and folders of
+        results that are empty; return how many results and how many bytes."""
+        kept = {self.folder(key) for key in keep}
         removed = size = 0
-        for key in list(self.keys()):
-            if key not in kept:
-                if self.folder(key).is_dir():
-                    size += sum(p.stat().st_size for p in self.folder(key).iterdir())
-                self.forget(key)
+        for folder in self._folders():
+            if folder not in kept:
+                size += sum(p.stat().st_size for p in folder.iterdir())
+                durable.remove(folder / "record.json")
+                durable.remove(folder)
                 removed += 1
+        for shelf in [path for path in self.root.glob("*") if path.is_dir() and not any(path.iterdir())]:
+            durable.remove(shelf)
         return removed, size
 
 

@@ -17,10 +17,14 @@ import pyarrow as pa
 from aya_data.core.document import PathKey, dotted
 from aya_data.core.errors import WrongSetting
 from aya_data.core.mix_settings import MixSettings
+from aya_data.engine.bounds import Bounds
 from aya_data.engine.mix_request import LevelNames, Problem, among, canonical, group_names
 from aya_data.engine.mixture import Mixture, shares
 
-__all__ = ["KEYS", "VALUES", "compared", "floors_without_rows", "nothing_taken", "of_each_value"]
+__all__ = [
+    "BLOCKED_KEYS", "BLOCKED_VALUES", "KEYS", "VALUES", "blocked_floors", "compared", "floors_without_rows",
+    "nothing_taken", "of_each_value",
+]  # fmt: skip
 
 KEYS: Final = ("kind", "axis", "value")
 VALUES: Final = (
@@ -29,42 +33,58 @@ VALUES: Final = (
 )  # fmt: skip
 """Shares are of rows, or of tokens where the mixture counts those. 0 requested rows or tokens: none were stated."""
 
+BLOCKED_KEYS: Final = (*KEYS, "cap")
+BLOCKED_VALUES: Final = ("missing_rows", "missing_tokens")
+"""Of a group that a floor leaves short, each cap that kept rows from it, as ``caps.0``, and what it misses."""
+
 WHOLE: Final = "all"
 Ints = npt.NDArray[np.int64]
 
 
 def compared(rows: pa.Table, asked: Problem, taken: Mixture, settings: MixSettings) -> None:
-    """Raise :class:`WrongSetting`, of both lines, where the budget ended before a floor was filled."""
-    if taken.cut_off is None or settings.budget is None:
+    """Raise :class:`WrongSetting`, of all lines, where the budget does not hold what floors need."""
+    cut_off, budget = taken.cut_off, settings.budget
+    if cut_off is None or budget is None:
         return
-    floor = settings.floors[taken.cut_off]
-    bounds = asked.request.floors[taken.cut_off]
-    names, group = group_names(rows, floor)
-    bound = bounds.group >= 0
-    have = np.bincount(group[bound], minlength=len(names))
-    groups = int((have > 0).sum())
-    unit = "rows" if settings.budget.rows is not None else "tokens"
-    size = settings.budget.rows if settings.budget.rows is not None else settings.budget.tokens
-    asks = f"{floor.rows} rows" if floor.rows is not None else f"{floor.tokens} tokens"
-    needs = ""
-    if floor.rows is not None and unit == "rows":
-        needs = f", {int(np.minimum(have, floor.rows).sum())} in all"
-    before = "" if taken.cut_off == 0 else f", after {_floors(taken.cut_off)} before it"
-    path: PathKey = ("mix", "floors", taken.cut_off)
+    unit = "rows" if budget.rows is not None else "tokens"
+    size = budget.rows if budget.rows is not None else budget.tokens
+    floors, caps = ([dotted(("mix", name, number)) for number in numbers]
+                    for name, numbers in (("floors", cut_off.floors), ("caps", cut_off.caps)))  # fmt: skip
     other: PathKey = ("mix", "budget", unit)
-    what = (
-        f"{dotted(path)} asks for {asks} in each of {groups} groups by {', '.join(floor.per)}{needs}{before}, "
-        f"and {dotted(other)} is {size}"
-    )
-    faults = [
-        (path, what, "Lower the floor, or raise the budget."),
-        (other, f"{dotted(other)} does not hold {dotted(path)}", "Raise it, or lower the floor."),
-    ]
+    under = f" under {_listed(caps)}" if caps else ""
+    if len(floors) == 1:
+        what = _asks(rows, asked, settings, cut_off.floors[0]) + under
+        what += "" if cut_off.needed is None else f", {cut_off.needed} in all"
+    else:
+        needed = f"take more {unit}" if cut_off.needed is None else f"need {cut_off.needed} {unit}"
+        what = f"{_listed(floors)} {needed} together{under}"
+    what += f", and {dotted(other)} is {size}"
+    if cut_off.needed is None:
+        what += ": too few for the rows that were drawn, though others may do"
+    lower = "Lower the floor" if len(floors) == 1 else "Lower one of them"
+    raise_ = ", raise the cap" if caps else ""
+    faults: list[tuple[PathKey, str, str]] = []
+    for number, name in zip(cut_off.floors, floors, strict=True):
+        path = ("mix", "floors", number)
+        text = what if not faults else f"{name} does not fit in {dotted(other)} together with {floors[0]}"
+        faults.append((path, text, f"{lower}{raise_}, or raise the budget."))
+    for number, name in zip(cut_off.caps, caps, strict=True):
+        text = f"{name} lets no fewer rows fill {_listed(floors)}"
+        faults.append((("mix", "caps", number), text, "Raise it, or lower the floor."))
+    faults.append((other, f"{dotted(other)} does not hold {_listed(floors)}", "Raise it, or lower the floor."))
     raise WrongSetting(faults)
 
 
-def _floors(count: int) -> str:
-    return "the floor" if count == 1 else f"the {count} floors"
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _asks(rows: pa.Table, asked: Problem, settings: MixSettings, number: int) -> str:
+    """What one floor asks for, in how many groups."""
+    floor, bounds = settings.floors[number], asked.request.floors[number]
+    groups = len(np.unique(bounds.group[bounds.group >= 0]))
+    asks = f"{floor.rows} rows" if floor.rows is not None else f"{floor.tokens} tokens"
+    return f"{dotted(('mix', 'floors', number))} asks for {asks} in each of {groups} groups by {', '.join(floor.per)}"
 
 
 def nothing_taken(rows: pa.Table, settings: MixSettings) -> WrongSetting:
@@ -88,7 +108,8 @@ def of_each_value(kind: str, rows: pa.Table, asked: Problem, taken: Mixture, set
     """Return the rows of the statistic: ``KEYS``, then ``VALUES``.
 
     There is one for the whole (axis ``all``), one for each value of each level, one for each group that a floor leaves
-    short (``floor:language``) and for each that a cap fills (``cap:source,dataset``).
+    short (``floor:language``) and for each that a cap fills (``cap:source,dataset``), of tokens so far that a row did
+    not fit.
     """
     counted = _Counted(asked, taken, settings)
     budget = settings.budget
@@ -105,15 +126,53 @@ def of_each_value(kind: str, rows: pa.Table, asked: Problem, taken: Mixture, set
             names, group = group_names(rows, bound)
             limit, size = bound.rows, bound.tokens
             different = getattr(bound, "distinct", None)
-            for value, counts in zip(names, counted.of(np.where(inside, group, len(names)), len(names)), strict=True):
+            counts_of = counted.of(np.where(inside, group, len(names)), len(names))
+            for code, (value, counts) in enumerate(zip(names, counts_of, strict=True)):
                 got, tokens, distinct, have, _ = counts
                 short = (limit is not None and got < limit) or (size is not None and tokens < size)
                 full = (limit is not None and got >= limit) or (different is not None and distinct >= different < have)
+                full |= name == "cap" and size is not None and (number, code) in taken.passed_over
                 if have and (short if name == "floor" else full):
                     axis = f"{name}:{','.join(bound.per)}"
                     share_of = counted.share(got, tokens)
                     found.append([kind, axis, value, 0.0, share_of, limit or different or 0, size or 0, *counts])
     return _added(found)
+
+
+def blocked_floors(kind: str, rows: pa.Table, asked: Problem, taken: Mixture, settings: MixSettings) -> list[list[Any]]:
+    """Return, for each group that a floor leaves short, the caps that kept rows from it: ``BLOCKED_KEYS``, then
+    ``BLOCKED_VALUES``."""
+    candidates, request = asked.candidates, asked.request
+    counted = _Counted(asked, taken, settings)
+    times = np.bincount(taken.row, minlength=len(candidates))
+    limit = np.array([int(request.epochs.get(code, 1)) for code in range(int(candidates.source.max(initial=0)) + 1)])
+    left = times < np.where(candidates.once, 1, limit[candidates.source])
+    held = [left & _full(cap, times, counted.tokens) for cap in request.caps]
+    found: dict[tuple[str, ...], list[int]] = {}
+    for number, floor in enumerate(settings.floors):
+        inside = request.floors[number].group >= 0
+        names, group = group_names(rows, floor)
+        counts_of = counted.of(np.where(inside, group, len(names)), len(names))
+        by_cap = [np.bincount(group[inside & full], minlength=len(names)) for full in held]
+        for code, (value, (got, tokens, *_)) in enumerate(zip(names, counts_of, strict=True)):
+            missing = [max(0, (floor.rows or 0) - got), max(0, (floor.tokens or 0) - tokens)]
+            for cap, blocked in enumerate(by_cap) if any(missing) else ():
+                if blocked[code]:
+                    named = (kind, f"floor:{','.join(floor.per)}", value, f"caps.{cap}")
+                    found[named] = max(found.get(named, missing), missing)
+    return [[*named, *missing] for named, missing in sorted(found.items())]
+
+
+def _full(cap: Bounds, times: Ints, tokens: Ints) -> npt.NDArray[np.bool_]:
+    """Which candidates do not fit in a cap any more, where each was taken so many times."""
+    bound = cap.group >= 0
+    group = np.maximum(cap.group, 0)
+    full = np.zeros(len(bound), np.bool_)
+    for limit, used, more in ((cap.rows, times, np.ones_like(times)), (cap.tokens, times * tokens, tokens),
+                              (cap.distinct, (times > 0).astype(np.int64), (times == 0).astype(np.int64))):  # fmt: skip
+        if limit is not None:
+            full |= np.bincount(group[bound], weights=used[bound], minlength=int(group.max()) + 1)[group] + more > limit
+    return bound & full
 
 
 def floors_without_rows(kind: str, rows: pa.Table, settings: MixSettings) -> list[list[Any]]:

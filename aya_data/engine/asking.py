@@ -24,8 +24,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from aya_data.core.errors import BuildError
-from aya_data.core.generation import Answer, Place, Request, Voice
-from aya_data.core.journal import BinaryKeys, Index, Journal, binary_keys
+from aya_data.core.generation import UNEXPLAINED, Answer, Place, Request, Voice, named_reasons
+from aya_data.core.journal import BinaryKeys, Index, Journal, Rate, binary_keys
 
 __all__ = ["Demand", "GenerationFailed", "Listing", "ask", "demand", "places"]
 
@@ -51,30 +51,30 @@ def places(sorted_keys: BinaryKeys, keys: BinaryKeys) -> npt.NDArray[np.int64]:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """What a step asks, part after part: ``keys`` (n), ``chars`` of the conversations and ``variety``, a place in
+    """What a step asks, part after part: ``keys`` (n), ``tokens`` of prompts at most and ``variety``, a place in
     ``varieties``. ``ends[k]`` is where part k ends. 22 bytes for each request."""
 
     keys: BinaryKeys
-    chars: npt.NDArray[np.int32]
+    tokens: npt.NDArray[np.int32]
     variety: npt.NDArray[np.uint16]
     varieties: tuple[str, ...]
     ends: tuple[int, ...]
 
     @classmethod
     def of(cls, tables: Iterable[pa.Table]) -> Listing:
-        """Gather the columns ``key, language, chars`` of the tables of all parts."""
+        """Gather the columns ``key, language, tokens`` of the tables of all parts."""
         known: dict[str, int] = {}
         # These grow in place; a list of arrays, put together at the end, would be there twice.
-        keys, chars, variety = bytearray(), bytearray(), bytearray()
+        keys, tokens, variety = bytearray(), bytearray(), bytearray()
         ends = []
         for table in tables:
             coded = table["language"].combine_chunks().dictionary_encode()
             codes = [known.setdefault(name, len(known)) for name in coded.dictionary.to_pylist()]
             keys += binary_keys(table["key"]).tobytes()
-            chars += table["chars"].to_numpy().astype(np.int32).tobytes()
+            tokens += table["tokens"].to_numpy().astype(np.int32).tobytes()
             variety += np.array(codes, np.uint16)[coded.indices.to_numpy()].tobytes()
             ends.append(len(keys) // 16)
-        columns = np.frombuffer(keys, "S16"), np.frombuffer(chars, np.int32), np.frombuffer(variety, np.uint16)
+        columns = np.frombuffer(keys, "S16"), np.frombuffer(tokens, np.int32), np.frombuffer(variety, np.uint16)
         return cls(*columns, tuple(known), tuple(ends))
 
     def parts(self) -> Iterator[BinaryKeys]:
@@ -92,7 +92,7 @@ class Listing:
         return keys if kept.all() else keys[kept]
 
     def tally(self, wanted: BinaryKeys) -> tuple[Counter[str], int]:
-        """Count the requests of ``wanted`` (sorted) by variety, and their characters; each where it is listed first."""
+        """Count the requests of ``wanted`` (sorted) by variety, and their tokens; each where it is listed first."""
         left = np.ones(len(wanted), np.bool_)
         languages: Counter[str] = Counter()
         total = start = 0
@@ -103,7 +103,7 @@ class Listing:
             _, first = np.unique(place[mine], return_index=True)
             mine = mine[first]
             left[place[mine]] = False
-            total += int(self.chars[start + mine].sum(dtype=np.int64))
+            total += int(self.tokens[start + mine].sum(dtype=np.int64))
             for code, count in enumerate(np.bincount(self.variety[start + mine]).tolist()):
                 languages[self.varieties[code]] += count
             start += len(keys)
@@ -171,7 +171,8 @@ def ask(
     """Ask for ``wanted`` (sorted) and journal the answers. ``requests`` lists all requests, with those that are not
     wanted.
 
-    ``tell`` gets (done, failed, prompt tokens, completion tokens, seconds) from time to time. Raises
+    ``tell`` gets (done, failed, counted, prompt tokens, completion tokens, seconds) from time to time: tokens are those
+    of the ``counted`` answers, of which the voice said how many they have. Raises
     :class:`GenerationFailed` when more than ``max_failed`` have failed at the end.
     """
     before = journal.load().attempts(wanted)
@@ -179,7 +180,7 @@ def ask(
     flight, failed = _Flight(wanted), Counter[str]()
     waiting: list[Answer] = []
     began = committed = time.monotonic()
-    done = prompt_tokens = completion_tokens = held = 0
+    done = counted = prompt_tokens = completion_tokens = held = 0
 
     def put() -> None:
         nonlocal waiting, committed, held
@@ -200,10 +201,12 @@ def ask(
                     if at is None:
                         continue
                     done += 1
-                    prompt_tokens += answer.prompt_tokens or 0
-                    completion_tokens += answer.completion_tokens or 0
                     if answer.failed:
-                        failed[answer.reason or "no reason given"] += 1
+                        failed[answer.reason or UNEXPLAINED] += 1
+                    elif answer.counted:
+                        counted += 1
+                        prompt_tokens += answer.prompt_tokens or 0
+                        completion_tokens += answer.completion_tokens or 0
                     waiting.append(replace(answer, attempts=answer.attempts + int(before[at])))
                     held += len(answer.text or "")
                 if len(waiting) >= rows or held >= HELD or (waiting and time.monotonic() - committed >= seconds):
@@ -211,6 +214,7 @@ def ask(
                 tell(
                     done=done,
                     failed=failed.total(),
+                    counted=counted,
                     prompt_tokens=prompt_tokens,
                     completion_tokens=completion_tokens,
                     seconds=time.monotonic() - began,
@@ -218,12 +222,8 @@ def ask(
     finally:
         put()
         if done and voice.priced:
-            journal.record_rate(
-                answers=done - failed.total(),
-                prompt_tokens=prompt_tokens,
-                completion_tokens=completion_tokens,
-                seconds=time.monotonic() - began,
-            )
+            took = time.monotonic() - began
+            journal.record_rate(Rate(done - failed.total(), counted, prompt_tokens, completion_tokens, took))
     journal.compact()
     if done < len(wanted):
         raise BuildError(
@@ -231,7 +231,7 @@ def ask(
             "Build again: the answers that came are kept.",
         )
     if failed.total() > max_failed:
-        worst = "; ".join(f"{count} times {reason}" for reason, count in failed.most_common(3))
+        worst = named_reasons(failed)
         raise GenerationFailed(
             f"{name}: {failed.total()} of {len(wanted)} requests failed, and max_failed is {max_failed}: {worst}",
             "Build again to ask for them once more (the answers that came are kept), or raise max_failed.",

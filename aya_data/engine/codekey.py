@@ -27,6 +27,7 @@ __all__ = ["closure", "code_key", "kernels_code"]
 
 KERNELS = ("aya_data.text", "aya_data.builders.arbitrage", "aya_data.filters", "aya_data.engine")
 """The packages that compile kernels, in them or in packages below them."""
+STATEMENTS = (ast.Import, ast.ImportFrom)
 
 
 def code_key(modules: Iterable[str], libraries: Iterable[str] = ()) -> str:
@@ -95,13 +96,13 @@ class _Module:
 def _module(name: str) -> _Module:
     """Read, parse and digest one module: about 8 ms per thousand lines."""
     tree = ast.parse(_source(name) or "")
-    imports = _imports(name, tree)
+    form, statements = normal_form(tree)
     fields: list[str | bytes] = []
     for path in _data_files(tree):
         package = name if _is_package(name) else name.rpartition(".")[0]
         data = importlib.resources.files(package).joinpath(path).read_bytes()
         fields += [path, hashlib.blake2b(data).digest()]
-    return _Module(digest(normal_form(tree), *fields), imports)
+    return _Module(digest(form, *fields), _imports(name, statements))
 
 
 @functools.cache
@@ -117,14 +118,14 @@ def _source(module: str) -> str | None:
     return source if isinstance(source, str) else None
 
 
-def _imports(module: str, tree: ast.Module) -> frozenset[str]:
-    """Modules of its package and of this one in import statements anywhere, function bodies included."""
+def _imports(module: str, statements: Iterable[ast.Import | ast.ImportFrom]) -> frozenset[str]:
+    """Modules of its package and of this one in import statements."""
     packages = {module.partition(".")[0], __name__.partition(".")[0]}
     found: set[str] = set()
-    for node in ast.walk(tree):
+    for node in statements:
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names if alias.name.partition(".")[0] in packages)
-        elif isinstance(node, ast.ImportFrom):
+        else:
             parent = _absolute(module, node)
             if parent.partition(".")[0] in packages:
                 found.add(parent)
@@ -158,26 +159,30 @@ def _data_files(tree: ast.Module) -> list[str]:
     return []
 
 
-def normal_form(tree: ast.Module) -> str:
-    """Return a syntax tree as text without positions, and without strings that stand alone as statements."""
+def normal_form(tree: ast.Module) -> tuple[str, list[ast.Import | ast.ImportFrom]]:
+    """Return a syntax tree as text without positions, and without strings that stand alone as statements; and the
+    import statements in it, those in functions included."""
     out: list[str] = []
-    _write(tree, out)
-    return "".join(out)
+    imports: list[ast.Import | ast.ImportFrom] = []
+    _write(tree, out, imports)
+    return "".join(out), imports
 
 
-def _write(node: ast.AST, out: list[str]) -> None:
+def _write(node: ast.AST, out: list[str], imports: list[ast.Import | ast.ImportFrom]) -> None:
+    if isinstance(node, STATEMENTS):
+        imports.append(node)
     out.append(f"({type(node).__name__}")
     for name in node._fields:
         value = getattr(node, name, None)
         if isinstance(value, ast.AST):
-            _write(value, out)
+            _write(value, out, imports)
         elif isinstance(value, list):
             out.append("[")
             for item in value:
                 if not isinstance(item, ast.AST):
                     out.append(f" {item!r}")
                 elif not _is_docstring(item):
-                    _write(item, out)
+                    _write(item, out, imports)
             out.append("]")
         else:
             out.append(f" {value!r}")

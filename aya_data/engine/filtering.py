@@ -6,10 +6,11 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from aya_data.core.identity import canonical
 from aya_data.core.stage import Editor, ReferenceFilter
 from aya_data.core.store import Part
 from aya_data.engine.comparing import losers_by_part
-from aya_data.engine.plan import PlannedSource, Stage, edit_identity, editors_of
+from aya_data.engine.plan import PlannedSource, Stage, edit_identity, editors_of, scope_of
 from aya_data.engine.running import Counts, RowPart, Running, digest_of, keys_digest
 from aya_data.engine.task import Task
 
@@ -91,17 +92,19 @@ def _measures(run: Running, stage: Stage, parts: Sequence[Part]) -> list[Task]:
     index = stage.filters[0]
     planned = run.plan.chain[index]
     against = run.indices.get(index)
+    scope = scope_of(run.plan.chain, index)
     identity = {
         "filter": planned.name,
         "pins": planned.measure_pins,
         "index": against.digest if against else "",
+        "scope": [scope.code, canonical(scope.identity)] if scope else [],
     }
     return [
         run.task(
             part.path,
             "judging:measure",
             {**identity, "rows": part.digest},
-            {"filter": planned.filter, "rows": part, "index": against},
+            {"filter": planned.filter, "rows": part, "index": against, "scope": scope.filter if scope else None},
             part.bytes,
             planned.code,
             stage.name,

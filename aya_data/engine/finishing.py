@@ -11,7 +11,7 @@ from aya_data.core import statistics
 from aya_data.core.logical import BLOCK
 from aya_data.core.store import Part
 from aya_data.engine.plan import Stage
-from aya_data.engine.release import ShardFile, write_release
+from aya_data.engine.release import ShardFile, begin_release, write_release
 from aya_data.engine.running import Counts, RowPart, Running, digest_of, keys_digest
 from aya_data.engine.task import Task
 
@@ -76,6 +76,12 @@ def write_shards(run: Running, stage: Stage) -> Counts:
         }
         arguments: dict[str, Any] = {"rows": m.part, "keys": m.keys, "selection": m.selection, **pieces}
         scattered.append(run.task(m.part.path, "sharding:scatter", identity, arguments, m.part.bytes))
+    run.executor.announce(scattered)
+    # No shard is in the ledger: it is written while workers make them.
+    run.begun = begin_release(
+        run.plan, run.workspace, run.ledgers, [name for name, _ in _counted(run)],
+        [m.made or (m.part, m.keys) for m in members], run.generations, **run.exchange,
+    )  # fmt: skip
     records = run.tasks(scattered)
     places: dict[int, dict[int, list[tuple[Part, int]]]] = {}
     for record in records:
@@ -117,18 +123,21 @@ def write_shards(run: Running, stage: Stage) -> Counts:
     return {}
 
 
+def _counted(run: Running) -> list[tuple[str, dict[str, int]]]:
+    """What stages counted, in their order: those that saw rows."""
+    return [(report.name, report.counts) for report in run.reports if any(report.counts.values())]
+
+
 def release(run: Running, stage: Stage) -> Counts:
     """Write the release with its ledger and documents."""
-    assert run.sampled is not None
-    stages = [(r.name, r.counts) for r in run.reports if any(r.counts.values())]
-    parts = [m.made or (m.part, m.keys) for m in _final(run)]
+    assert run.sampled is not None and run.begun is not None
     counted = {
         name: {one: statistics.add(listed) for one, listed in sorted(found.items())}
         for name, found in sorted(run.statistics.items())
     }
     run.result = write_release(
-        run.plan, run.workspace, run.shards, run.ledgers, stages, parts,
-        run.sampled.facts["epochs"], counted, run.generations, run.documents, **run.exchange,
+        run.plan, run.workspace, run.begun, run.shards, _counted(run), run.sampled.facts["epochs"], counted,
+        run.generations, run.documents,
     )  # fmt: skip
     run.cached = not run.result.fresh
     return {}

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pyarrow as pa
 
-from aya_data.core.errors import AyaDataError, CorruptPart
+from aya_data.core.errors import AyaDataError, CorruptPart, InputError
 from aya_data.core.generation import PROMPTS, GeneratingBuilder, Step, Voice
 from aya_data.core.journal import Index, Journal
 from aya_data.core.store import Part, Record, Store
@@ -156,8 +156,10 @@ class _Source:
             self.spoilt.append(error.path)
             generation = None
         prompts = self.builder.rows if generation is None else sum(t[PROMPTS].rows for t in generation.parts)
-        number = None if prompts is None else self.builder.expected(step.name, prompts)
-        return expectation(stage, voice, journal, number, number, {}, 0, exact=False, damaged=index.damaged)
+        note = self.builder.unasked(step.name, None)
+        number = 0 if note else None if prompts is None else self.builder.expected(step.name, prompts, self._tokens)
+        note = note or _lacking(voice, number)
+        return expectation(stage, voice, journal, number, number, {}, 0, exact=False, damaged=index.damaged, note=note)
 
     def _counted(
         self, stage: Stage, step: Step, voice: Voice, journal: Journal, index: Index, generation: Generation
@@ -180,20 +182,22 @@ class _Source:
                 (share, requests), sure = possible, False
             exact &= sure
             every = list(requests)
-            tables.append(steps.listed(every).select(["key", "language", "chars"]))
+            tables.append(steps.listed(every, voice).select(["key", "language", "tokens"]))
             held.append(tables[-1].filter(pa.array([voice.holds(one.request) for one in every], pa.bool_())))
         listing = asking.Listing.of(tables)
         demand = asking.demand(index, listing.distinct())
         wanted = demand.open(self.builder.max_failed)
         self.known[step.name] = index, len(wanted) > 0
-        languages, chars = listing.tally(wanted)
+        languages, tokens = listing.tally(wanted)
         counts = {variety: round(count * share) for variety, count in languages.items() if round(count * share)}
         knows = share == 1.0 and type(voice).holds is not Voice.holds
         recorded = len(asking.Listing.of(held).distinct()) if knows else None
         numbers = round(len(demand.keys) * share), round(len(wanted) * share)
+        everybody = None if len(demand.keys) else generating.varieties(self.run, generation)
+        note = self.builder.unasked(step.name, everybody) if everybody else _lacking(voice, numbers[1])
         return expectation(
-            stage, voice, journal, *numbers, counts, round(chars * share), exact=exact, damaged=index.damaged,
-            recorded=recorded,
+            stage, voice, journal, *numbers, counts, round(tokens * share), exact=exact, damaged=index.damaged,
+            recorded=recorded, note=note,
         )  # fmt: skip
 
     def _inputs(
@@ -216,7 +220,7 @@ class _Source:
 
     def _answers(self, step: Step, tables: Mapping[str, pa.Table]) -> tuple[pa.Table, bool]:
         """The table of an ``ask`` step, with a stand-in for every answer that is to be asked; and whether none is."""
-        requests = steps.listed(self.builder.requests(step.name, tables))
+        requests = steps.listed(self.builder.requests(step.name, tables), self.builder.voice(step.name))
         index, asked = self.known[step.name]
         unknown = np.zeros(requests.num_rows, np.bool_)
         unknown[index.missing(requests["key"])] = True
@@ -224,7 +228,7 @@ class _Source:
             unknown[index.failures(requests["key"])] = True
         known = requests.filter(pa.array(~unknown))
         missing = requests.filter(pa.array(unknown))
-        size = self._size(step)
+        size = min(LONGEST, round(self._tokens(step.name) * CHARACTERS))
         keys = missing["key"].to_pylist()
         columns = {
             "text": pa.array([f"{key} " * (1 + size // 33) for key in keys], pa.string()),
@@ -234,12 +238,23 @@ class _Source:
         made = [steps.answered(known, index.take(known["key"])), steps.answered(missing, pa.table(columns))]
         return pa.concat_tables(made).sort_by([("row", "ascending"), ("tag", "ascending")]), not len(keys)
 
-    def _size(self, step: Step) -> int:
-        """How many characters an answer is likely to have."""
-        voice = self.builder.voice(step.name)
+    def _tokens(self, step: str) -> float:
+        """How many tokens an answer is likely to have."""
+        voice = self.builder.voice(step)
         rate = generating.journal_of(self.run, voice).rate()
-        tokens = completion_limit(voice) or 0 if rate is None else rate.completion_tokens / max(1, rate.answers)
-        return min(LONGEST, round(tokens * CHARACTERS))
+        if rate is None or not rate.counted:
+            return completion_limit(voice) or 0
+        return rate.completion_tokens / rate.counted
+
+
+def _lacking(voice: Voice, missing: int | None) -> str:
+    """What this machine lacks to ask a voice, such as its key. Planning may be done elsewhere: no error."""
+    try:
+        if missing != 0:
+            voice.check()
+    except InputError as error:
+        return error.what
+    return ""
 
 
 def _part(own: Mapping[str, Part], generation: Generation, name: str) -> Part:

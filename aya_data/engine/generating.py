@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import functools
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from aya_data.core.errors import WrongSetting
+from aya_data.core.errors import CorruptPart, WrongSetting
 from aya_data.core.generation import PROMPTS, GeneratingBuilder, Place, Request, Step, Voice, voice_key
 from aya_data.core.identity import digest
-from aya_data.core.journal import Journal
+from aya_data.core.journal import Index, Journal
 from aya_data.core.store import Part
 from aya_data.engine import asking, steps
 from aya_data.engine.expectation import Expectation, expectation
@@ -18,10 +19,12 @@ from aya_data.engine.intake import parents_of, rows_in, threshold
 from aya_data.engine.plan import PlannedSource, Stage, step_code
 from aya_data.engine.running import Counts, Generation, Running, keys_digest
 
-__all__ = ["ask", "inputs_of", "journal_of", "list_requests", "make", "part", "prompts", "whole"]
+__all__ = ["ask", "inputs_of", "journal_of", "list_requests", "make", "part", "prompts", "varieties", "whole"]
 
 TOLD = 0.2
 """Seconds between two words about how far a voice has come."""
+REASONS = 10
+"""Different reasons of failures that are kept of a step."""
 
 
 def _builder(source: PlannedSource) -> GeneratingBuilder:
@@ -144,7 +147,9 @@ def ask(run: Running, stage: Stage) -> Counts:
     journal = journal_of(run, voice)
     listing = _listing(run, parts)
     keys = listing.distinct()
-    wanted = asking.demand(journal.load(), keys).open(builder.max_failed)
+    if not len(keys) and (why := builder.unasked(step.name, varieties(run, generation))):
+        run.tell(f"{stage.name}: {why}")
+    wanted = asking.demand(_load(run, journal), keys).open(builder.max_failed)
     if len(wanted):
         run.cached = False
         expected = expectation(stage, voice, journal, len(keys), len(wanted), *listing.tally(wanted), exact=True)
@@ -158,10 +163,8 @@ def ask(run: Running, stage: Stage) -> Counts:
                 yield from (one.request for one in builder.requests(step.name, steps.read_tables(run.store, tables)))
 
         teller = _Teller(run, expected)
-        asking.ask(
-            stage.name, voice, journal, wanted, requests, _place(run, voice.name, key), builder.commit,
-            builder.max_failed, teller,
-        )  # fmt: skip
+        place = replace(_place(run, voice.name, key), restarted=teller.restarted)
+        asking.ask(stage.name, voice, journal, wanted, requests, place, builder.commit, builder.max_failed, teller)
         run.asked.append(teller.account())
     index = journal.load()
     generation.voices[step.name] = {
@@ -180,14 +183,35 @@ def ask(run: Running, stage: Stage) -> Counts:
         arguments = {"requests": part, "journal": read}
         tasks.append(run.task(part.path, "steps:collect", identity, arguments, part.bytes))
     del index  # The tasks have their own.
-    failed = absent = 0
+    failed, absent = Counter[str](), 0
     for tables, record in zip(generation.parts, run.tasks(tasks), strict=True):
         tables[step.name] = record.parts["table"][0]
-        failed += record.facts["failed"]
+        failed.update(record.facts["failed"])
         absent += record.facts["absent"]
-    generation.voices[step.name]["absent"] = absent
-    run.events("asked", name=stage.name, of=len(keys), asked=len(wanted), failed=failed, absent=absent)
+    most = sorted(failed.items(), key=lambda one: (-one[1], one[0]))[:REASONS]
+    generation.voices[step.name] |= {"absent": absent, "failed": failed.total(), "reasons": dict(most)}
+    run.events("asked", name=stage.name, of=len(keys), asked=len(wanted), failed=failed.total(), absent=absent)
     return {}
+
+
+def varieties(run: Running, generation: Generation) -> Counter[tuple[str, str]]:
+    """Count the prompts by language and script."""
+    found: Counter[tuple[str, str]] = Counter()
+    for tables in generation.parts:
+        prompts = run.store.read(tables[PROMPTS], ["language", "script"])
+        found.update(zip(prompts["language"].to_pylist(), prompts["script"].to_pylist(), strict=True))
+    return found
+
+
+def _load(run: Running, journal: Journal) -> Index:
+    """Return what a journal holds. What is damaged in it is set aside, and counts as missing; the build says so."""
+    try:
+        return journal.load()
+    except CorruptPart as error:
+        damaged = [error.path, *journal.set_aside()]
+    for path in damaged:
+        run.tell(f"{path} was damaged and has been set aside: what was in it is asked again where it is needed")
+    return journal.load()
 
 
 def _check(run: Running, stage: Stage) -> None:
@@ -198,7 +222,7 @@ def _check(run: Running, stage: Stage) -> None:
             continue
         step = next(step for step in builder.steps() if step.name == other.step)
         voice = builder.voice(step.name)
-        index = journal_of(run, voice).load()
+        index = _load(run, journal_of(run, voice))
         if all(name in generation.wholes or all(name in tables for tables in generation.parts) for name in step.inputs):
             listing = _listing(run, list_requests(run, other, source, builder, step, generation))
             missing = len(asking.demand(index, listing.distinct()).open(builder.max_failed)) > 0
@@ -216,7 +240,7 @@ def journal_of(run: Running, voice: Voice) -> Journal:
 
 
 def _listing(run: Running, parts: Iterable[Part]) -> asking.Listing:
-    return asking.Listing.of(run.store.read(part, ["key", "language", "chars"]) for part in parts)
+    return asking.Listing.of(run.store.read(part, ["key", "language", "tokens"]) for part in parts)
 
 
 def list_requests(
@@ -283,6 +307,8 @@ class _Teller:
     expected: Expectation
     told: float = -TOLD
     last: dict[str, Any] = field(default_factory=dict)
+    ends: Counter[str] = field(default_factory=Counter)
+    again: int = 0
 
     def __call__(self, **counts: float) -> None:
         self.last = counts
@@ -290,6 +316,19 @@ class _Teller:
             self.told = counts["seconds"]
             self.run.events("asking", name=self.expected.stage, of=self.expected.missing, **counts)
 
+    def restarted(self, how: str, again: int) -> None:
+        """Say that a model's process died and was started again."""
+        self.ends[how] += 1
+        self.again += again
+        self.run.events("restarted", name=self.expected.stage, how=how, again=again)
+
     def account(self) -> dict[str, Any]:
         """What was expected, and what it was."""
+        if times := self.ends.total():
+            how = ", ".join(self.ends)
+            died = f"died ({how})" if times == 1 else f"died {times:,} times ({how})"
+            asked = "1 request was asked" if self.again == 1 else f"{self.again:,} requests were asked"
+            self.run.notes.append(
+                f"{self.expected.stage}: the model's process {died} and was started again; {asked} again"
+            )
         return {"expected": self.expected.as_dict(), "actual": dict(self.last)}

@@ -44,10 +44,25 @@ def index(
 
 
 def measure(
-    store: Store, output: Output, *, filter: Filter, rows: Part, index: Part | None = None
+    store: Store,
+    output: Output,
+    *,
+    filter: Filter,
+    rows: Part,
+    index: Part | None = None,
+    scope: RowFilter | None = None,
 ) -> tuple[Mapping[str, Mapping[str, int]], Mapping[str, Any]]:
-    """Measure one part for one filter, against its ``index`` if it has one; one entry per row of the part."""
-    table = store.read(rows, filter.measure_columns)
+    """Measure one part for one filter, against its ``index`` if it has one; one entry per row of the part.
+
+    Rows that ``scope`` drops are not measured: their entries are null.
+    """
+    columns = dict.fromkeys([*filter.measure_columns, *(scope.columns if scope else ())])
+    table = store.read(rows, list(columns))
+    drop = np.zeros(table.num_rows, np.bool_) if scope is None else scope.judge(table.select(scope.columns), None).drop
+    drop = drop & ~drop.all()  # of nothing no filter can say what its measures look like
+    table = table.select(filter.measure_columns)
+    if drop.any():
+        table = table.filter(pa.array(~drop))
     if isinstance(filter, ReferenceFilter):
         assert index is not None, "the index is made before anything is compared with it"
         measured = filter.compare(table, store.read(index))
@@ -55,6 +70,8 @@ def measure(
         measured = filter.measure(table)
     if measured.num_rows != table.num_rows:
         raise ValueError(f"{filter.name} measured {measured.num_rows} of {table.num_rows} rows")
+    if drop.any():
+        measured = measured.take(pa.array(np.cumsum(~drop) - 1, mask=drop))
     output.write("measures", measured)
     return {}, {}
 

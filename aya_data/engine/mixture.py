@@ -14,7 +14,8 @@ Equal weights with a limit of epochs are UniMax (Chung et al. 2023, arXiv 2304.0
 is used up leaves the rest of the budget to the others in equal parts, which is its water-filling.
 
 Over-allocation repeats rows: the leaf starts over with the next ``epoch``, up to its limit. Caps skip a
-row whose group is full; what they free goes to the rows that follow. Floors are taken first.
+row whose group is full; what they free goes to the rows that follow. Floors are taken first, all of them together
+(:mod:`~aya_data.engine.cover`).
 
 Positions are float64 over weights that were brought to whole numbers within their parent: as long as the products of
 weights and ranks stay below 2**52, equal positions are equal as floats and unequal ones differ, so the order is
@@ -33,7 +34,7 @@ from math import gcd, lcm
 import numpy as np
 import numpy.typing as npt
 
-from aya_data.engine.bounds import Bounds, pool, walk
+from aya_data.engine.bounds import Bounds, CutOff, pool, walk
 
 __all__ = ["Bounds", "Candidates", "Mixture", "Request", "Share", "mix", "shares"]
 
@@ -108,12 +109,14 @@ class Request:
 class Mixture:
     """The rows taken, in the order of the mixture: ``row`` (position in the candidates) and ``epoch``.
 
-    ``cut_off`` is the number of the floor that the budget ended in, if it did.
+    ``cut_off`` are the floors that the budget does not hold, if there are any. ``passed_over`` are pairs of a cap and
+    its group that a row did not fit in.
     """
 
     row: Ints
     epoch: Ints
-    cut_off: int | None = None
+    cut_off: CutOff | None = None
+    passed_over: frozenset[tuple[int, int]] = frozenset()
 
 
 def mix(candidates: Candidates, request: Request) -> Mixture:
@@ -134,7 +137,7 @@ def mix(candidates: Candidates, request: Request) -> Mixture:
         if most is not None and request.rows is None and request.tokens is None:
             request = replace(request, tokens=most) if request.in_tokens else replace(request, rows=most)
     taken = _take(candidates, request, stream)
-    return Mixture(kept[taken.row], taken.epoch, taken.cut_off)
+    return replace(taken, row=kept[taken.row])
 
 
 def shares(candidates: Candidates, request: Request) -> list[Floats]:
@@ -346,10 +349,12 @@ def _epoch_limits(candidates: Candidates, request: Request, leaf: Ints, leaves: 
 def _wanted(candidates: Candidates, request: Request, leaf: Ints, order: Ints, count: Ints) -> Ints | None:
     """The most entries of each leaf that any mixture takes; ``None`` where that is not known.
 
-    Of a leaf, the first entries are taken and no others, unless a bound reaches into it.
+    Of a leaf, the first entries are taken and no others, unless a bound reaches into it. Of floors it gives what they
+    ask for, be it more than the budget holds.
     """
     caps = [cap for cap in request.caps if cap.rows is not None or cap.tokens is not None]
     starts = np.cumsum(count) - count
+    floored = max((floor.rows or 0 for floor in request.floors), default=0)
     limits = []
     for number, bound in enumerate([*caps, *request.floors]):
         group = bound.group[order]
@@ -358,12 +363,12 @@ def _wanted(candidates: Candidates, request: Request, leaf: Ints, order: Ints, c
         if number < len(caps) and bound.rows is not None:
             limits.append(np.where(group[starts] >= 0, bound.rows, np.iinfo(np.int64).max))
     if request.rows is not None:
-        limits.append(np.full(len(count), request.rows))
+        limits.append(np.full(len(count), max(request.rows, floored)))
     if request.tokens is not None and candidates.tokens is not None:
         # No leaf gives more than the budget holds: whole epochs of it, and the rows of one more.
         held = np.bincount(leaf, weights=np.where(candidates.once, 0, candidates.tokens)).astype(np.int64)
         whole = np.where(held > 0, request.tokens // np.maximum(held, 1) + 2, np.iinfo(np.int32).max)
-        limits.append(np.minimum(whole, np.iinfo(np.int32).max) * count)
+        limits.append(np.maximum(np.minimum(whole, np.iinfo(np.int32).max) * count, floored))
     return np.minimum.reduce(limits) if limits else None
 
 
@@ -413,8 +418,8 @@ def _take(candidates: Candidates, request: Request, stream: _Stream) -> Mixture:
     """Take the merged order: floors first, then the rest, under caps, until the budget is used."""
     row, epoch = stream.row, stream.epoch
     if request.floors or any(cap.rows is not None or cap.tokens is not None for cap in request.caps):
-        taken, cut_off = walk(row, request.caps, request.floors, candidates.tokens, request.rows, request.tokens)
-        return Mixture(row[taken], epoch[taken], cut_off)
+        found = walk(row, request.caps, request.floors, candidates.tokens, request.rows, request.tokens)
+        return Mixture(row[found.taken], epoch[found.taken], found.cut_off, found.passed_over)
     end = len(row)
     if request.rows is not None:
         end = min(end, request.rows)

@@ -10,7 +10,7 @@ lose against them, never displace them. After the last wave come the mixture, th
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -25,7 +25,7 @@ from aya_data.core.store import Workspace
 from aya_data.engine.codekey import code_key
 from aya_data.engine.memory import PART_BYTES
 
-__all__ = ["Plan", "PlannedSource", "Stage", "edit_identity", "engine_code", "make_plan", "step_code"]
+__all__ = ["Plan", "PlannedSource", "Stage", "edit_identity", "engine_code", "make_plan", "scope_of", "step_code"]
 
 Kind = Literal[
     "read", "prompts", "ask", "part", "whole", "make", "derive", "keys", "limit", "edit", "index", "measure",
@@ -93,15 +93,19 @@ class Plan:
         """How many waves there are."""
         return 1 + max((source.wave for source in self.sources.values()), default=0)
 
-    def in_wave(self, wave: int) -> list[PlannedSource]:
-        """The sources of one wave, by name."""
-        return [s for _, s in sorted(self.sources.items()) if s.wave == wave]
 
-
-def make_plan(spec: Spec, workspace: Workspace, *, part_bytes: int = PART_BYTES, limit: int | None = None) -> Plan:
+def make_plan(
+    spec: Spec,
+    workspace: Workspace,
+    *,
+    part_bytes: int = PART_BYTES,
+    limit: int | None = None,
+    listed: Callable[[int], None] | None = None,
+) -> Plan:
     """Plan a build: make every plugin, pin every source, key every stage. Reads no rows.
 
-    ``limit`` takes a keyed subset of so many rows of every source. Raises what plugins find wrong with
+    ``limit`` takes a keyed subset of so many rows of every source. ``listed`` is told how many bytes there are to read,
+    half a second before the keys are made. Raises what plugins find wrong with
     their settings, of all of them at once: missing files and models, unknown columns; and an unreachable Hub.
     """
     environment = Environment(
@@ -114,7 +118,7 @@ def make_plan(spec: Spec, workspace: Workspace, *, part_bytes: int = PART_BYTES,
         tokenizer=spec.tokenizer,
     )
     faults: list[Fault] = []
-    sources = _sources(spec, environment, faults)
+    sources = _sources(spec, environment, faults, listed)
     chain = _chain(spec, environment, faults)
     if faults:
         raise WrongSetting(list(dict.fromkeys(faults)))
@@ -148,7 +152,9 @@ def _collected(faults: list[Fault]) -> Iterator[None]:
         faults += error.faults
 
 
-def _sources(spec: Spec, environment: Environment, faults: list[Fault]) -> dict[str, PlannedSource]:
+def _sources(
+    spec: Spec, environment: Environment, faults: list[Fault], listed: Callable[[int], None] | None
+) -> dict[str, PlannedSource]:
     """Make the builders and list their units; none are planned where ``faults`` are found."""
     builders: dict[str, Builder] = {}
     units: dict[str, tuple[Unit, ...]] = {}
@@ -158,6 +164,8 @@ def _sources(spec: Spec, environment: Environment, faults: list[Fault]) -> dict[
             units[name] = () if builder.parents else tuple(sorted(builder.units(), key=_unit_order))
     if faults:
         return {}
+    if listed is not None:
+        listed(sum(unit.size for of_source in units.values() for unit in of_source))
     waves: dict[str, int] = {}
 
     def wave_of(name: str) -> int:
@@ -315,7 +323,11 @@ def _filter_stages(
     for index, planned in enumerate(chain):
         made = planned.filter
         if made.measure_columns:
-            key = digest("measure", planned.code, canonical(planned.measure_pins), before, indices.get(index, ""))
+            scope = scope_of(chain, index)
+            inside = (scope.code, canonical(scope.identity)) if scope else ()
+            key = digest(
+                "measure", planned.code, canonical(planned.measure_pins), before, indices.get(index, ""), *inside
+            )
             yield Stage(_waved(f"measure:{planned.name}", wave), "measure", key, wave, filters=(index,))
     key = before
     segment: list[int] = []
@@ -343,6 +355,12 @@ def _filter_stages(
 def editors_of(chain: Sequence[PlannedFilter]) -> tuple[int, ...]:
     """The positions of the filters that change texts."""
     return tuple(i for i, planned in enumerate(chain) if isinstance(planned.filter, Editor) and planned.filter.edits)
+
+
+def scope_of(chain: Sequence[PlannedFilter], index: int) -> PlannedFilter | None:
+    """The filter before ``index`` whose rows nobody asked for, and so nobody measures: those of other languages."""
+    found = next((planned for planned in chain[:index] if planned.name == "languages"), None)
+    return found if found and found.filter.environment.languages is not None else None
 
 
 def edit_identity(chain: Sequence[PlannedFilter]) -> list[tuple[str, str]]:

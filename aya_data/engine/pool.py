@@ -8,33 +8,38 @@ of its own (an exchange) while memory allows workers to go on.
 from __future__ import annotations
 
 import contextlib
+import gc
 import multiprocessing
 import os
+import signal
+import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from importlib import import_module
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
+from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
-from types import TracebackType
+from types import ModuleType, TracebackType
 from typing import Protocol
 
 from aya_data.core.errors import TaskFailed
 from aya_data.core.store import Record, Store
+from aya_data.engine import memory
 from aya_data.engine.task import Task, perform
 
-__all__ = ["Executor", "LocalExecutor"]
+__all__ = ["INLINE_BYTES", "Executor", "LocalExecutor", "served"]
 
-ONE_THREAD = (
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "POLARS_MAX_THREADS",
-    "NUMBA_NUM_THREADS",
-    "RAYON_NUM_THREADS",
-    "TOKENIZERS_PARALLELISM",
-)
+ONE_THREAD = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "POLARS_MAX_THREADS": "1",
+    "NUMBA_NUM_THREADS": "1",
+    "RAYON_NUM_THREADS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
 INLINE_BYTES = 4 << 20
 """Below this much input a pool costs more (0.6 s to start) than it saves."""
 
@@ -59,7 +64,8 @@ class Executor(Protocol):
 class LocalExecutor:
     """Runs tasks on this machine, in at most ``workers`` processes.
 
-    ``overlap`` says whether memory allows workers to go on with announced tasks while this process has work of its own.
+    ``overlap`` says whether memory allows workers to go on with announced tasks while this process has work of its own,
+    and to hold what they had for the last task.
     """
 
     def __init__(self, root: Path, workers: int, inline_bytes: int = INLINE_BYTES, *, overlap: bool = False) -> None:
@@ -148,45 +154,72 @@ class LocalExecutor:
 
     def _submit(self, tasks: Sequence[Task]) -> None:
         """Give tasks to the pool, the largest first; it takes them in the order in which they come."""
-        pool = self._started() if tasks else None
-        for task in sorted(tasks, key=lambda task: -task.size):
-            assert pool is not None
-            self._flying[task.key] = pool.submit(_timed, self.root, task)
-
-    def _started(self) -> ProcessPoolExecutor:
-        if self._pool is None:
-            context = multiprocessing.get_context("forkserver")
-            context.set_forkserver_preload(["aya_data.engine.worker"])
-            before = {name: os.environ.get(name) for name in ONE_THREAD}
-            os.environ.update(dict.fromkeys(ONE_THREAD, "1"))
-            os.environ["TOKENIZERS_PARALLELISM"] = "false"
-            try:
-                forkserver.ensure_running()  # workers have the environment of this moment
-            finally:
-                for name, value in before.items():
-                    if value is None:
-                        os.environ.pop(name, None)
-                    else:
-                        os.environ[name] = value
+        if tasks:
+            if self._pool is None:
+                self._pool = ProcessPoolExecutor(self.workers, served(), initializer=_begin)
+            for task in sorted(tasks, key=lambda task: -task.size):
+                self._flying[task.key] = self._pool.submit(_timed, self.root, task, self.overlap)
             # Exchanges need the same here, later, when nobody works beside them.
             import_module("aya_data.engine.worker")
-            self._pool = ProcessPoolExecutor(self.workers, context, initializer=_begin)
-        return self._pool
 
 
-def _timed(root: Path, task: Task) -> tuple[Record, float]:
+def served() -> ForkServerContext:
+    """Start the server that workers are forked from, unless it runs; it imports what they need, for 0.6 s."""
+    context = _Workers()
+    context.set_forkserver_preload(["aya_data.engine.worker"])
+    before = {name: os.environ.get(name) for name in (*ONE_THREAD, *memory.WORKER)}
+    # Of memory, what the user says counts.
+    os.environ.update({**memory.WORKER, **{name: value for name, value in before.items() if value}, **ONE_THREAD})
+    # Workers, and the server that they are forked from while it still imports, are not interrupted by Ctrl-C:
+    # this process ends them. The tracker is started first, as its start would let signals through again.
+    resource_tracker.ensure_running()
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        forkserver.ensure_running()  # workers have the environment of this moment
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+    return context
+
+
+class _Worker(ForkServerProcess):
+    """A worker that does not run the main module of whoever builds from a script again."""
+
+    def start(self) -> None:
+        main = sys.modules["__main__"]
+        sys.modules["__main__"] = ModuleType("__main__")
+        try:
+            super().start()
+        finally:
+            sys.modules["__main__"] = main
+
+
+class _Workers(ForkServerContext):
+    Process = _Worker
+
+
+def _timed(root: Path, task: Task, keep: bool = False) -> tuple[Record, float]:
+    """Perform a task. ``keep`` lets this process hold its memory for the next one, where all may do so at once."""
     began = time.perf_counter()
-    return perform(root, task), time.perf_counter() - began
+    try:
+        return perform(root, task), time.perf_counter() - began
+    finally:
+        if not keep:
+            memory.release()
 
 
 def _begin() -> None:
     """Set up a worker: one thread, no traceback when the user presses Ctrl-C, no life without its parent."""
-    import signal
     import threading
 
     import pyarrow as pa
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    gc.freeze()  # what modules hold is never garbage, and need not be looked through for it
     pa.set_cpu_count(1)
     pa.set_io_thread_count(1)
     threading.Thread(target=_end_with_parent, daemon=True).start()

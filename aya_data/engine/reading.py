@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import gc
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -18,6 +16,7 @@ from aya_data.core.row import PART, Draft, Rejection, Table, tabulate
 from aya_data.core.stage import Batch, Builder, Unit
 from aya_data.core.store import Output, Part, Store
 from aya_data.engine.keying import Keys, with_keys
+from aya_data.engine.memory import rarely_collected
 from aya_data.text.normal import prompt_hashes
 
 __all__ = ["bundles", "chosen_parents", "derive", "limit", "read", "write_batches"]
@@ -25,8 +24,6 @@ __all__ = ["bundles", "chosen_parents", "derive", "limit", "read", "write_batche
 MAX_CHARS = 1_000_000
 SMALL = 32
 BUNDLE = 24
-OBJECTS = 250_000
-"""How many more objects than before there may be until the garbage collector looks for cycles: some batches of rows."""
 
 
 def bundles(units: Sequence[Unit], part_bytes: int) -> list[list[Unit]]:
@@ -117,22 +114,11 @@ def limit(
     return {stage: counts}, {}
 
 
-@contextlib.contextmanager
-def _rarely_collected() -> Iterator[None]:
-    """Let the objects of a batch live and die without a look at them for every 700: a sixth of the time of reading."""
-    before = gc.get_threshold()
-    gc.set_threshold(OBJECTS, *before[1:])
-    try:
-        yield
-    finally:
-        gc.set_threshold(*before)
-
-
 def write_batches(
     output: Output, builder: Builder, batches: Iterator[Batch], stage: str, part_bytes: int
 ) -> tuple[Mapping[str, Mapping[str, int]], Mapping[str, Any]]:
     """Write what a builder made into parts ``rows`` and ``ledger``; return the counts of ``stage``."""
-    with _rarely_collected():
+    with rarely_collected():
         return _write(output, builder, batches, stage, part_bytes)
 
 

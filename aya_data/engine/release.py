@@ -16,7 +16,7 @@ from __future__ import annotations
 import platform
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from aya_data.engine.plan import Plan
     from aya_data.engine.running import Generation
 
-__all__ = ["FOLDERS", "Documents", "LedgerPart", "Result", "ShardFile", "write_release"]
+__all__ = ["FOLDERS", "Begun", "Documents", "LedgerPart", "Result", "ShardFile", "begin_release", "write_release"]
 
 FOLDERS = {"conversation": "data", "preference": "preference", "prompt": "prompts"}
 """The folder of each kind of row."""
@@ -51,9 +51,9 @@ LEDGER_ROWS = 2_000_000
 STREAM_BLOCK = 65_536
 """Rows of ledger and edges that are digested together; a part of the definition of a version."""
 
-VOICE = ("identity", "pinned", "answers", "asked", "absent")
+VOICE = ("identity", "pinned", "answers", "asked", "absent", "failed", "reasons")
 """What the manifest says of a voice: ``answers`` are different requests, ``asked`` those of all rows, of which it had
-none for ``absent``."""
+none for ``absent`` and ``failed`` at others, for the most usual ``reasons``."""
 
 LIBRARIES = (
     "pyarrow", "duckdb", "numpy", "pydantic", "jinja2", "fasttext-numpy2-wheel", "sentencepiece", "tokenizers",
@@ -98,42 +98,69 @@ class Result:
     path: Path
     rows: int
     digest: str
-    manifest: Mapping[str, Any]
+    manifest: Mapping[str, Any] = field(repr=False)
     fresh: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A release of which all is written that needs no shards: what it says of rows that may not be in it.
+
+    ``files`` are those of ledger, edges and views of generation; ``digests`` are logical ones, of the ledger, of the
+    edges, and of the views by name. ``rules`` are counts of ledger entries.
+    """
+
+    folder: Path
+    files: list[dict[str, Any]]
+    digests: tuple[str, str, Mapping[str, str]]
+    rules: list[dict[str, Any]]
+
+
+def begin_release(
+    plan: Plan,
+    workspace: Workspace,
+    ledgers: Sequence[LedgerPart],
+    order: Sequence[str],
+    parts: Sequence[tuple[Part, Keys | None]],
+    generations: Mapping[str, Generation],
+    *,
+    temporary: Path,
+    memory: int,
+    threads: int,
+) -> Begun:
+    """Write ledger and edges, while shards may still be on their way. ``order`` is that of the stages in the ledger."""
+    fresh = workspace.releases / plan.spec.name / f"{UNFINISHED}{plan.spec.profile}"
+    durable.remove(fresh)
+    durable.make_folder(fresh / "ledger")
+    with connect(temporary, memory, threads) as con:
+        ledger_files, ledger_digest, rules = _write_ledger(con, workspace, ledgers, fresh, order)
+        edge_files, edge_digest = _write_edges(con, workspace, parts, fresh)
+        view_files, views = _write_views(con, workspace, generations, fresh)
+    return Begun(fresh, ledger_files + edge_files + view_files, (ledger_digest, edge_digest, views), rules)
 
 
 def write_release(
     plan: Plan,
     workspace: Workspace,
+    begun: Begun,
     shards: Sequence[ShardFile],
-    ledgers: Sequence[LedgerPart],
     stages: Sequence[tuple[str, Mapping[str, int]]],
-    parts: Sequence[tuple[Part, Keys | None]],
     epochs: Mapping[str, Mapping[str, int]],
     statistics: Mapping[str, Mapping[str, Any]],
     generations: Mapping[str, Generation],
     documents: Documents,
-    *,
-    temporary: Path,
-    memory: int,
-    threads: int,
 ) -> Result:
     """Write the release of a finished build, or find that it is there. Raises WorkspaceUnusable."""
     spec = plan.spec
-    home = workspace.releases / spec.name
-    fresh = home / f"{UNFINISHED}{spec.profile}"
-    durable.remove(fresh)
-    durable.make_folder(fresh / "ledger")
+    fresh, rules = begun.folder, begun.rules
+    home = fresh.parent
     files = [_place(workspace, shard, fresh) for shard in shards]
     for folder in sorted({(fresh / shard.path).parent for shard in shards}):
         durable.sync_folder(folder)
-    with connect(temporary, memory, threads) as con:
-        ledger_files, ledger_digest, rules = _write_ledger(con, workspace, ledgers, fresh, [n for n, _ in stages])
-        edge_files, edge_digest = _write_edges(con, workspace, parts, fresh)
-        view_files, views = _write_views(con, workspace, generations, fresh)
     rows_digest = combined_digest([(shard.path, str(shard.facts["digest"])) for shard in shards])
     lock = _lock(plan, generations)
     durable.write_json(fresh / "aya.lock", lock)
+    ledger_digest, edge_digest, views = begun.digests
     version = version_of(rows_digest, ledger_digest, edge_digest, (fresh / "aya.lock").read_bytes(), views)
     manifest: dict[str, Any] = {
         "name": spec.name,
@@ -144,7 +171,7 @@ def write_release(
         "policy": spec.policy if isinstance(spec.policy, str) else "written out",
         "made_with": {"aya-data": __version__},
         "rows": sum(shard.rows for shard in shards),
-        "files": files + ledger_files + edge_files + view_files,
+        "files": files + begun.files,
         "stages": [{"name": name, **counts} for name, counts in stages],
         "sources": _source_facts(plan, shards, epochs, rules),
         "languages": _language_facts(shards),
@@ -304,17 +331,16 @@ def _write_views(
     digests: dict[str, str] = {}
     for view in sorted({view for made in generations.values() for view in made.published}):
         selects = []
-        schema: pa.Schema | None = None
+        schemas: list[pa.Schema] = []
         for source, made in sorted(generations.items()):
             parts = made.published.get(view, [])
             if parts:
                 listed = ", ".join(literal(str(store.check(part))) for part in parts)
                 selects.append(f"SELECT {literal(source)} AS source, * FROM read_parquet([{listed}])")
-                schema = pq.read_schema(store.root / parts[0].path)
-        assert schema is not None
+                schemas.append(pq.read_schema(store.root / parts[0].path).remove_metadata())
         reader = con.sql(f"{' UNION ALL BY NAME '.join(selects)} ORDER BY ALL").to_arrow_reader(STREAM_BLOCK)
         durable.make_folder(release / "generation")
-        whole = pa.schema([pa.field("source", pa.string()), *schema.remove_metadata()])
+        whole = pa.schema([pa.field("source", pa.string()), *pa.unify_schemas(schemas)])
         written, digests[view] = _write_stream(reader, whole, release, view, "generation")
         files += [{**file, "view": view} for file in written]
     return files, digests

@@ -44,12 +44,14 @@ STAGES: Mapping[str, Callable[[Running, Stage], Counts]] = {
 
 @dataclass(frozen=True, slots=True)
 class Build:
-    """A finished build. ``asked`` tells of every voice that was asked what was expected, and what it was."""
+    """A finished build. ``asked`` tells of every voice that was asked what was expected, and what it was; ``notes`` are
+    what happened on the way that people should know, and no release says."""
 
     result: Result
-    stages: list[StageReport]
+    stages: list[StageReport] = field(repr=False)
     seconds: float
     asked: list[dict[str, Any]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 def run(
@@ -97,4 +99,4 @@ def run(
         assert state.result is not None
         result = state.result
         state.events("released", name=result.name, version=result.version, path=str(result.path), rows=result.rows)
-        return Build(result, state.reports, round(state.events.seconds, 3), state.asked)
+        return Build(result, state.reports, round(state.events.seconds, 3), state.asked, state.notes)

@@ -17,7 +17,7 @@ from aya_data.engine import keying
 from aya_data.engine.events import Events
 from aya_data.engine.plan import Plan, Stage, engine_code
 from aya_data.engine.pool import Executor
-from aya_data.engine.release import Documents, LedgerPart, Result, ShardFile
+from aya_data.engine.release import Begun, Documents, LedgerPart, Result, ShardFile
 from aya_data.engine.task import Task, make_task
 from aya_data.engine.warming import Warming
 
@@ -102,12 +102,14 @@ class Running:
         self.reference: list[RowPart] = []
         self.generations: dict[str, Generation] = {}
         self.asked: list[dict[str, Any]] = []
+        self.notes: list[str] = []
         self.ledgers: list[LedgerPart] = []
         self.consumed: list[Part] = []
         self.indices: dict[int, Part] = {}
         self.statistics: dict[str, dict[str, list[statistics.Statistic]]] = {}
         self.links: list[Part] = []
         self.sampled: Record | None = None
+        self.begun: Begun | None = None
         self.shards: list[ShardFile] = []
         self.result: Result | None = None
         self.stage: Stage = plan.stages[0]
@@ -195,6 +197,11 @@ class Running:
         for record in records:
             for part in record.parts.get("ledger", ()):
                 self.ledgers.append(LedgerPart(part, (keys or {}).get(part.path)))
+
+    def tell(self, text: str) -> None:
+        """Remember what people are to hear at the end of the build, and tell it now."""
+        self.notes.append(text)
+        self.events("note", text=text)
 
     def note(self) -> None:
         """Write which results this build uses: gc keeps them, plan shows them, show finds rows by them."""

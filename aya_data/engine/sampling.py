@@ -19,7 +19,17 @@ from aya_data.core.ledger import LEDGER, entries, tally
 from aya_data.core.mix_settings import MixSettings
 from aya_data.core.row import PART
 from aya_data.core.store import Output, Part, Store
-from aya_data.engine.achieved import KEYS, VALUES, compared, floors_without_rows, nothing_taken, of_each_value
+from aya_data.engine.achieved import (
+    BLOCKED_KEYS,
+    BLOCKED_VALUES,
+    KEYS,
+    VALUES,
+    blocked_floors,
+    compared,
+    floors_without_rows,
+    nothing_taken,
+    of_each_value,
+)
 from aya_data.engine.columns import coded, fixed, named
 from aya_data.engine.mix_request import absent_names, check_tasks, problem
 from aya_data.engine.mixture import mix
@@ -88,6 +98,7 @@ def sample(
     check_tasks(eligible, settings)
     absent = sorted(name for name, use in uses.items() if use == "train" and name not in set(names))
     found: list[list[Any]] = []
+    blocked: list[list[Any]] = []
     for code, kind_name in enumerate(kinds):
         mine = places[kind == code]
         members = _some(rows, mine)
@@ -95,6 +106,7 @@ def sample(
         chosen = mix(asked.candidates, asked.request)
         compared(members, asked, chosen, settings)
         found += of_each_value(kind_name, members, asked, chosen, settings)
+        blocked += blocked_floors(kind_name, members, asked, chosen, settings)
         taken_row.append(mine[chosen.row])
         taken_epoch.append(chosen.epoch)
     if len(kinds):
@@ -116,6 +128,11 @@ def sample(
         "epochs": _epochs(names, source[row], row),
         "statistics": {
             "mixture": {"keys": list(KEYS), "values": list(VALUES), "rows": sorted(found)},
+            **(
+                {"blocked": {"keys": list(BLOCKED_KEYS), "values": list(BLOCKED_VALUES), "rows": blocked}}
+                if blocked
+                else {}
+            ),
             **({"absent": {"keys": ["place", "axis", "name"], "values": ["names"], "rows": missed}} if missed else {}),
         },
     }
@@ -154,19 +171,41 @@ def _compact(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
 
 
 def _linked(store: Store, links: Sequence[Part], keys: npt.NDArray[np.bytes_]) -> npt.NDArray[np.int64]:
-    """The links whose two rows are both here, as positions."""
-    order = np.argsort(keys)
-    ordered = keys[order]
-    found = [np.zeros((0, 2), np.int64)]
+    """The links as positions, where rows that went later still join those that they are linked with."""
+    sides: tuple[list[npt.NDArray[np.bytes_]], ...] = ([], [])
     for part in links if len(keys) else ():
         table = store.read(part, ["one", "other"])
-        sides = [fixed(table[name]) for name in ("one", "other")] if table.num_rows else []
-        places = [np.minimum(np.searchsorted(ordered, side), len(keys) - 1) for side in sides]
-        here = [ordered[place] == side for place, side in zip(places, sides, strict=True)]
-        if sides:
-            both = here[0] & here[1]
-            found.append(np.column_stack([order[place[both]] for place in places]))
-    return np.concatenate(found)
+        if table.num_rows:
+            for side, name in zip(sides, ("one", "other"), strict=True):
+                side.append(fixed(table[name]))
+    if not sides[0]:
+        return np.zeros((0, 2), np.int64)
+    named = np.concatenate([*sides[0], *sides[1]])
+    order = np.argsort(keys)
+    ordered = keys[order]
+    place = np.minimum(np.searchsorted(ordered, named), len(keys) - 1)
+    position = order[place]
+    gone = ordered[place] != named
+    position[gone] = len(keys) + np.unique(named[gone], return_inverse=True)[1]
+    return _bridged(position.reshape(2, -1).T, len(keys))
+
+
+def _bridged(pairs: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.int64]:
+    """Pairs below ``count`` that join the same of these as ``pairs`` do, some of them through numbers beyond it."""
+    beyond = (pairs >= count).any(axis=1)
+    root: dict[int, int] = {}
+
+    def find(number: int) -> int:
+        while (up := root.get(number, number)) != number:
+            root[number] = root.get(up, up)
+            number = up
+        return number
+
+    for pair in pairs[beyond].tolist():
+        one, other = sorted(map(find, pair))
+        root[other] = one
+    joined = [(find(number), number) for number in root if number < count]
+    return np.concatenate([pairs[~beyond], np.array(joined, np.int64).reshape(-1, 2)])
 
 
 def _shards(

@@ -13,8 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from aya_data.core.generation import ABSENT, FAILED, PROMPTS, Asked, GeneratingBuilder, answers_schema
+from aya_data.core.generation import (
+    ABSENT,
+    FAILED,
+    PROMPTS,
+    UNEXPLAINED,
+    Asked,
+    GeneratingBuilder,
+    Voice,
+    answers_schema,
+)
 from aya_data.core.journal import Index, Journal
 from aya_data.core.store import Output, Part, Store
 from aya_data.engine.keying import Keys
@@ -34,10 +44,10 @@ REQUESTS = pa.schema(
         pa.field("tag", pa.string()),
         pa.field("key", pa.string()),
         pa.field("language", pa.string()),
-        pa.field("chars", pa.int32()),
+        pa.field("tokens", pa.int32()),
     ]
 )
-"""What a step asks for one part: ``chars`` are those of the conversation as it is sent."""
+"""What a step asks for one part: ``tokens`` are those of the conversation as it is sent, at most."""
 
 
 def read_tables(store: Store, tables: Tables) -> dict[str, pa.Table]:
@@ -69,31 +79,34 @@ def enumerate_requests(
     store: Store, output: Output, *, builder: GeneratingBuilder, step: str, tables: Tables
 ) -> Outcome:
     """Write the keys of what a step asks for one part."""
-    output.write("requests", listed(builder.requests(step, read_tables(store, tables))))
+    output.write("requests", listed(builder.requests(step, read_tables(store, tables)), builder.voice(step)))
     return {}, {}
 
 
-def listed(requests: Iterable[Asked]) -> pa.Table:
-    """Return requests as :data:`REQUESTS`."""
+def listed(requests: Iterable[Asked], voice: Voice) -> pa.Table:
+    """Return requests to ``voice`` as :data:`REQUESTS`."""
     asked = list(requests)
     columns = [
         [one.row for one in asked],
         [one.tag for one in asked],
         [one.request.key for one in asked],
         [one.request.language for one in asked],
-        [sum(len(text) for _, text in one.request.messages) for one in asked],
+        voice.prompt_tokens([one.request.messages for one in asked]),
     ]
     arrays = [pa.array(column, field.type) for column, field in zip(columns, REQUESTS, strict=True)]
     return pa.Table.from_arrays(arrays, schema=REQUESTS)
 
 
 def collect(store: Store, output: Output, *, requests: Part, journal: Journal) -> Outcome:
-    """Write the answers to the requests of one part, from the journal. Facts: how many there are, failed or absent."""
+    """Write the answers to the requests of one part, from the journal. Facts: how many there are, how many are absent,
+    and how many failed, by reason."""
     asked = store.read(requests, ["row", "tag", "key"]).sort_by([("row", "ascending"), ("tag", "ascending")])
     table = answered(asked, _index(journal).take(asked["key"]))
     output.write("table", table)
     ended = Counter(table["finish"].to_pylist())
-    return {}, {"answers": table.num_rows, "failed": ended[FAILED], "absent": ended[ABSENT]}
+    reasons = table["reason"].filter(pc.equal(table["finish"], FAILED)).to_pylist() if ended[FAILED] else []
+    failed = Counter(reason or UNEXPLAINED for reason in reasons)
+    return {}, {"answers": table.num_rows, "failed": dict(failed), "absent": ended[ABSENT]}
 
 
 def answered(requests: pa.Table, answers: pa.Table) -> pa.Table:

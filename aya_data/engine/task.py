@@ -15,7 +15,6 @@ from typing import Any
 from aya_data.core.errors import AyaDataError, CorruptPart, TaskFailed
 from aya_data.core.identity import canonical, digest
 from aya_data.core.store import Output, Record, Store
-from aya_data.engine import memory
 
 __all__ = ["Task", "make_task", "perform"]
 
@@ -79,6 +78,4 @@ def perform(root: Path, task: Task) -> Record:
         raise TaskFailed(task.stage, task.label, "out of memory; lower --workers or raise --memory") from error
     except Exception as error:
         raise TaskFailed(task.stage, task.label, f"{type(error).__name__}: {error}") from error
-    finally:
-        memory.release()
     return output.commit(counts, facts)

@@ -7,6 +7,8 @@ from importlib import import_module
 
 import numba
 
+from aya_data.engine.memory import rarely_collected
+
 __all__ = ["LOADED"]
 
 LOADED = (
@@ -18,10 +20,11 @@ LOADED = (
     "aya_data.text.kernel",
 )
 
-with suppress(ImportError):
-    import_module("pandas")  # which pyarrow imports, where it is there, to convert the first array
-for name in LOADED:
-    import_module(name)
+with rarely_collected():
+    with suppress(ImportError):
+        import_module("pandas")  # which pyarrow imports, where it is there, to convert the first array
+    for name in LOADED:
+        import_module(name)
 
-# The first kernel of a process, cached or not, sets numba up: 0.3 s, here once for all workers.
-numba.njit("int64(int64)")(lambda value: value)
+    # The first kernel of a process, cached or not, sets numba up: 0.3 s, here once for all workers.
+    numba.njit("int64(int64)")(lambda value: value)

@@ -1,8 +1,9 @@
 """ARBITRATION.md of a release, from its manifest alone: who answered, who won, and how far to trust the arbiter.
 
 ``manifest["arbitration"]`` has a report for every source whose answers were routed, by its name: ``decisions`` and
-``pairs``, counts by reason and outcome; ``comparison`` (one, or a list by several measures), ``bias``, and ``router``
-where there is one, as ``comparison`` and ``bias`` of :mod:`aya_data.builders.arbitrage.statistics` and
+``pairs``, counts by reason and outcome; ``comparison`` (one, or a list by several measures), ``bias``; where there are
+any ``review``, what became of the prompts that were reviewed, and ``remarks``; and ``router`` where there is one, as
+``comparison`` and ``bias`` of :mod:`aya_data.builders.arbitrage.statistics` and
 :mod:`aya_data.builders.arbitrage.routing.router` make them. The same manifest gives the same bytes.
 """
 
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from aya_data.core import language as languages
+from aya_data.core.generation import named_reasons
 
 __all__ = ["arbitration"]
 
@@ -80,15 +82,16 @@ def arbitration(manifest: Mapping[str, Any]) -> str:
         for voice in manifest.get("voices") or ():
             if voice["source"] == name:
                 asked[voice["step"].partition("/")[2].partition("@")[0]] += voice["asked"]
-        lines += [f"## Source {_code(name)}", "", *_source(sources[name], asked)]
+        failures = [voice for voice in manifest.get("voices") or () if voice["source"] == name and voice.get("failed")]
+        lines += [f"## Source {_code(name)}", "", *_source(sources[name], asked, failures)]
     return "\n".join(lines).rstrip("\n") + "\n"
 
 
-def _source(report: Report, asked: Mapping[str, int]) -> list[str]:
+def _source(report: Report, asked: Mapping[str, int], failures: Sequence[Report]) -> list[str]:
     bias = report["bias"]
     given = report["comparison"]
     comparisons: Sequence[Report] = [given] if isinstance(given, Mapping) else given
-    lines = ["### Look at this first", "", *(f"- {line}" for line in _first(report, comparisons, asked)), ""]
+    lines = ["### Look at this first", "", *(f"- {line}" for line in _first(report, comparisons, asked, failures)), ""]
     lines += _counts("### What became of the prompts", ("Taken by", "Meaning", "Prompts"), report["decisions"], REASONS)
     unit = report.get("length_unit", "characters")
     outcomes = {**OUTCOMES, "length": f"{OUTCOMES['length']}, in {unit}"}
@@ -103,7 +106,9 @@ def _source(report: Report, asked: Mapping[str, int]) -> list[str]:
     return lines + _own_family(bias["own_family"])
 
 
-def _first(report: Report, comparisons: Sequence[Report], asked: Mapping[str, int]) -> list[str]:
+def _first(
+    report: Report, comparisons: Sequence[Report], asked: Mapping[str, int], failures: Sequence[Report]
+) -> list[str]:
     """What somebody with a minute should know."""
     bias = report["bias"]
     prompts, answers = bias["prompts"], bias["completions"]
@@ -114,6 +119,13 @@ def _first(report: Report, comparisons: Sequence[Report], asked: Mapping[str, in
     for teacher, rows in _by_teacher(report.get("teachers") or ()).items():
         if asked.get(teacher) and not sum(row["completions"] for row in rows):
             lines.append(f"The teacher {_code(teacher)} has no answer to any prompt that it was asked.")
+    for voice in failures:
+        lines.append(
+            f"Of the {voice['asked']:,} requests to {_code(voice['step'])} {voice['failed']:,} failed and have no "
+            f"answer: {_plain(named_reasons(voice['reasons']))}."
+        )
+    lines += _review(report.get("review"))
+    lines += [f"{_plain(remark[:1].upper() + remark[1:])}." for remark in report.get("remarks") or ()]
     for comparison in comparisons:
         strategies = {row["strategy"]: row for row in comparison["strategies"]}
         gain = strategies.get("reward", {}).get("gain", {})
@@ -163,6 +175,15 @@ def _first(report: Report, comparisons: Sequence[Report], asked: Mapping[str, in
     elif not findings & {"found", "possible"}:
         lines.append("No inclination of the arbiter to length, position or its own family was found.")
     return lines
+
+
+def _review(counts: Report | None) -> list[str]:
+    """How many prompts a reviewer decided."""
+    if not counts:
+        return []
+    who = "People" if counts["by"] == "human" else "The judge that reviews"
+    number = counts["decided"] + counts["earlier"]
+    return [f"{who} decided {number:,} of the {counts['chosen']:,} prompts that were chosen for review."]
 
 
 def _beats(gain: Report) -> str:

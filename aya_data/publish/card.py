@@ -22,6 +22,7 @@ from aya_data.catalog.terminal import amount
 from aya_data.core import language as languages
 from aya_data.core import license as licenses
 from aya_data.core.errors import NotFound
+from aya_data.core.generation import named_reasons
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -223,6 +224,10 @@ def card(manifest: Mapping[str, Any]) -> str:
     if flagged:
         times = amount(flagged, "time")
         limits.append(f"{times} a filter found a row odd without dropping it: see the outcome flagged.")
+    for voice in manifest.get("voices", ()):
+        if voice.get("failed"):
+            asked = f"Of {amount(voice['asked'], 'request')} to {voice['step']} ({voice['source']})"
+            limits.append(f"{asked} {voice['failed']:,} failed and have no answer: {named_reasons(voice['reasons'])}.")
     one = manifest["licenses"][0]["license"] if len(manifest["licenses"]) == 1 else None
     return _environment().get_template("card.md.j2").render(
         front_matter=_front_matter(manifest),

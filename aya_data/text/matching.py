@@ -1,18 +1,20 @@
-"""Matching: of texts in an order of preference, which resemble one that is kept.
+"""Matching: of rows in an order of preference, which resemble one that is kept.
 
-Texts are taken best first. One goes when it resembles a text that is *kept* to at least the threshold; a text that
-went keeps nothing out, so chains A ~ B ~ C do not collapse into A. Candidates are the kept texts of a shared band
-(:mod:`~aya_data.text.minhash`) whose whole signatures agree enough; the exact Jaccard index of the two shingle
-sets decides. Of several kept texts it goes against the best.
+Rows are taken best first, once. One goes when its text is that of a *kept* row or resembles it to at least the
+threshold; a row that went keeps nothing out, so chains A ~ B ~ C do not collapse into A. One that resembles none is
+cut where its group has no place left, and keeps nothing out either; else it is kept, and takes a place.
+
+Candidates are the kept texts of a shared band (:mod:`~aya_data.text.minhash`) whose whole signatures agree enough;
+the exact Jaccard index of the two shingle sets decides. Of several kept texts it goes against the first.
 
 **Heaps.** Templates with other words filled in may put a hundred thousand texts into one band, none of which
 resembles another enough to go. Each text looks at no more than :data:`LOOKED_AT` kept ones, those of its smallest
 bands first, and compares sets with the :data:`COMPARED` that agree most: two texts that are more alike than the
-template makes them share bands that few others have. So the cost is linear in the number of texts, whatever they
+template makes them share bands that few others have. So the cost is linear in the number of rows, whatever they
 are. Nothing goes unverified; a pair may be missed only in such heaps.
 
 Cost: a look takes some 10 ns, a comparison 1 ns per shingle; memory is the sets (8 bytes per distinct shingle) of
-texts that share a band with one of like signature, and 24 bytes per text and band.
+texts that share a band with one of like signature, 24 bytes per text and band, and 40 per row.
 """
 
 from __future__ import annotations
@@ -44,17 +46,17 @@ Minima = npt.NDArray[np.uint16]
 
 @dataclass(frozen=True, slots=True)
 class Matches:
-    """Of n texts, best first: ``partner`` int64, the kept text that each goes for (-1: it is kept), and ``resemblance``
-    float64, their Jaccard index. ``links`` int64[m, 2]: kept texts that resemble each other to the looser threshold,
-    as many as join what belongs together (a forest: fewer than n)."""
+    """Of n rows, best first: ``partner`` int64, the kept row that each goes for (-1: it is kept, or cut), and
+    ``resemblance`` float64, their Jaccard index. ``links`` int64[m, 2]: kept rows that resemble each other to the
+    looser threshold, as many as join what belongs together (a forest: fewer than n)."""
 
     partner: Longs
     resemblance: npt.NDArray[np.float64]
     links: Longs
 
 
-def near_others(minima: Minima, banding: Banding, agreeing: int, threads: int = 1) -> npt.NDArray[np.bool_]:
-    """Mark the texts that share a band with another whose signature agrees in ``agreeing`` places or more.
+def near_others(minima: Minima, banding: Banding, threads: int = 1) -> npt.NDArray[np.bool_]:
+    """Mark the texts that share a band with another whose signature agrees in ``banding.agreeing`` places or more.
 
     May mark more (all of a large band), never fewer. O(n log n) for each band; 24 bytes per text and thread.
     """
@@ -62,7 +64,7 @@ def near_others(minima: Minima, banding: Banding, agreeing: int, threads: int = 
 
     def mark(band: int) -> None:
         order, bounds = _bands(minima, banding, band)
-        _mark(minima, order, bounds, agreeing, HEAP, marked)
+        _mark(minima, order, bounds, banding.agreeing, HEAP, marked)
 
     _each(mark, range(banding.bands), threads)
     return marked
@@ -73,17 +75,23 @@ def match(
     sets: Hashes,
     starts: Longs,
     sizes: Longs,
+    texts: Longs,
     settled: npt.NDArray[np.bool_],
+    groups: Longs,
+    at_most: int,
     banding: Banding,
     threshold: float,
     looser: float,
     threads: int = 1,
 ) -> Matches:
-    """Decide which texts go. Row i of ``minima`` and ``sets[starts[i] : starts[i] + sizes[i]]`` are text i, best first.
+    """Decide which rows go. Row i says text ``texts[i]``, one of ``groups[i]``, which keeps ``at_most``; best first.
 
-    ``settled`` texts stay whatever they resemble. ``looser`` is the threshold of links, at most ``threshold``.
+    Row t of ``minima`` and ``sets[starts[t] : starts[t] + sizes[t]]`` are text t, in the order of their first rows.
+    Larger numbers are texts that resemble no other, -1 one that equals none; group -1 keeps all. ``settled`` rows,
+    which stand first, stay whatever they resemble. ``looser`` is the threshold of links, at most ``threshold``, and
+    that of the bands.
     """
-    count = len(minima)
+    count, rows = len(minima), len(texts)
     buckets = np.zeros((count, banding.bands), np.int32 if count * banding.bands < 1 << 31 else np.int64)
     counts: list[Longs] = [np.zeros(0, np.int64)] * banding.bands
 
@@ -96,12 +104,14 @@ def match(
     first = np.cumsum([0, *map(len, counts)])
     buckets += first[:-1].astype(buckets.dtype)
     begins = np.concatenate([[0], np.cumsum(np.concatenate(counts))]).astype(np.int64)
-    partner = np.full(count, -1, np.int64)
-    resemblance = np.zeros(count, np.float64)
-    links = np.zeros((max(count, 1), 2), np.int64)
+    partner = np.full(rows, -1, np.int64)
+    resemblance = np.zeros(rows, np.float64)
+    links = np.zeros((max(rows, 1), 2), np.int64)
+    held = max(count, int(texts.max(initial=-1)) + 1)
     made = _match(
-        minima, sets, starts, sizes, settled, buckets, begins, least_agreeing(looser), banding.agreeing,
-        threshold, looser, COMPARED, partner, resemblance, links,
+        minima, sets, starts, sizes, texts, settled, groups, buckets, begins, banding.agreeing,
+        least_agreeing(threshold), threshold, looser, COMPARED, partner, resemblance, links,
+        np.full(int(groups.max(initial=-1)) + 1, at_most, np.int64), np.full(held, -1, np.int64), np.ones(held),
         begins[:-1].copy(), np.empty(begins[-1], np.int32), np.full(count, -1, np.int32),
         np.empty(LOOKED_AT, np.int64), np.empty(128, np.int64), np.empty(banding.bands, np.int64), np.arange(count),
     )  # fmt: skip
@@ -237,52 +247,78 @@ def _by_size(filled, begins, mine, order):  # type: ignore[no-untyped-def]
 
 @kernel
 def _match(  # type: ignore[no-untyped-def]
-    minima, sets, starts, sizes, settled, buckets, begins, agreeing_looser, agreeing, threshold, looser,
-    compared, partner, resemblance, links, filled, kept, seen, candidates, counts, order, roots,
+    minima, sets, starts, sizes, texts, settled, groups, buckets, begins, agreeing_looser, agreeing, threshold, looser,
+    compared, partner, resemblance, links, left, holder, alike, filled, kept, seen, candidates, counts, order, roots,
 ):  # fmt: skip
-    """Fill ``partner``, ``resemblance`` and ``links``; return how many links."""
+    """Fill ``partner``, ``resemblance`` and ``links``; return how many links.
+
+    ``holder`` is the kept row that rows of a text go for, -1 as long as there is none, and ``alike`` the resemblance.
+    """
     count, bands = buckets.shape
     looked_at = len(candidates)
     made = 0
-    for text in range(count):
-        size = sizes[text]
-        mine = sets[starts[text] : starts[text] + size]
-        _by_size(filled, begins, buckets[text], order)
-        looked = 0
+    for row in range(len(texts)):
+        text = texts[row]
+        group = groups[row]
+        if text >= 0 and holder[text] >= 0:
+            if settled[row]:
+                links[made, 0] = holder[text]
+                links[made, 1] = row
+                made += 1
+                if group >= 0:
+                    left[group] -= 1
+            else:
+                partner[row] = holder[text]
+                resemblance[row] = alike[text]
+            continue
+        compares = 0 <= text < count
         found = nb.int64(0)
-        for turn in range(bands):
-            bucket = buckets[text, order[turn]]
-            for place in range(begins[bucket], filled[bucket]):
-                if looked == looked_at:
-                    break
-                looked += 1
-                other = nb.int64(kept[place])
-                if seen[other] == text:
+        if compares:
+            size = sizes[text]
+            mine = sets[starts[text] : starts[text] + size]
+            _by_size(filled, begins, buckets[text], order)
+            looked = 0
+            for turn in range(bands):
+                bucket = buckets[text, order[turn]]
+                for place in range(begins[bucket], filled[bucket]):
+                    if looked == looked_at:
+                        break
+                    looked += 1
+                    other = nb.int64(kept[place])
+                    if seen[other] == row:
+                        continue
+                    seen[other] = row
+                    same = _agree(minima, text, other)
+                    if same >= agreeing_looser:
+                        candidates[found] = other << 7 | same
+                        found += 1
+            # The first of the kept texts that it resembles, whatever band they met in.
+            found = _likeliest(candidates, found, compared, counts)
+            if not settled[row]:
+                for rank in range(found):
+                    if candidates[rank] & 127 < agreeing:
+                        continue
+                    other = candidates[rank] >> 7
+                    total = size + sizes[other]
+                    # J >= t where common >= t / (1 + t) of both sizes; one less for rounding.
+                    wanted = nb.int64((threshold - 1e-4) / (1 + threshold) * total) - 1
+                    common = _common(mine, sets[starts[other] : starts[other] + sizes[other]], wanted)
+                    index = np.rint(common / (total - common) * 1e4) / 1e4
+                    if index >= threshold:
+                        holder[text] = holder[other]
+                        alike[text] = index
+                        partner[row] = holder[other]
+                        resemblance[row] = index
+                        break
+                if partner[row] >= 0:
                     continue
-                seen[other] = text
-                same = _agree(minima, text, other)
-                if same >= agreeing_looser:
-                    candidates[found] = other << 7 | same
-                    found += 1
-        # The best of the kept texts that it resembles, whatever band they met in.
-        found = _likeliest(candidates, found, compared, counts)
-        gone = False
-        if not settled[text]:
-            for rank in range(found):
-                if candidates[rank] & 127 < agreeing:
-                    continue
-                other = candidates[rank] >> 7
-                total = size + sizes[other]
-                # J >= t where common >= t / (1 + t) of both sizes; one less for rounding.
-                wanted = nb.int64((threshold - 1e-4) / (1 + threshold) * total) - 1
-                common = _common(mine, sets[starts[other] : starts[other] + sizes[other]], wanted)
-                index = np.rint(common / (total - common) * 1e4) / 1e4
-                if index >= threshold:
-                    partner[text] = other
-                    resemblance[text] = index
-                    gone = True
-                    break
-        if gone:
+        if group >= 0:
+            if left[group] <= 0 and not settled[row]:
+                continue
+            left[group] -= 1
+        if text >= 0:
+            holder[text] = row
+        if not compares:
             continue
         for rank in range(found):
             other = candidates[rank] >> 7
@@ -295,8 +331,8 @@ def _match(  # type: ignore[no-untyped-def]
                 one = _root(roots, text)
                 two = _root(roots, other)
                 roots[max(one, two)] = min(one, two)
-                links[made, 0] = other
-                links[made, 1] = text
+                links[made, 0] = holder[other]
+                links[made, 1] = row
                 made += 1
         for band in range(bands):
             bucket = buckets[text, band]

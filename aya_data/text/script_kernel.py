@@ -10,7 +10,8 @@ from aya_data.text.kernel import kernel
 __all__ = ["count_letters", "count_words"]
 
 MULTIPLIER, MIX = nb.uint64(0x9E3779B97F4A7C15), nb.uint64(0xC2B2AE3D27D4EB4F)
-"""As in :mod:`aya_data.text.language_profile`, which puts words into the table that is looked up here."""
+"""As in :mod:`aya_data.text.language_profile`, which makes the tables of words and trigrams that are looked up here."""
+SPACE, THREE_LETTERS, SHIFT = 32, nb.uint64((1 << 63) - 1), nb.uint64(49)
 
 
 @kernel
@@ -26,9 +27,10 @@ def count_letters(data, offsets, scripts, counts):  # type: ignore[no-untyped-de
 
 @kernel
 def count_words(  # type: ignore[no-untyped-def]
-    data, offsets, limit, profiles, lowers, classes, worths, width, strange_letter, slots, probes, out
+    data, offsets, limit, profiles, lowers, classes, worths, width, strange_letter, slots, probes, weights, out
 ):
-    """Write strange letters, letters, words and frequent words of the middle of each text to ``out`` int64[texts, 4].
+    """Write strange letters, letters, words, frequent words, trigrams and the sum of their weights of the middle of
+    each text to ``out`` int64[texts, 6].
 
     ``limit`` characters make the middle. ``profiles`` are numbers of profiles, -1 for none: such texts are passed over.
     """
@@ -49,8 +51,9 @@ def count_words(  # type: ignore[no-untyped-def]
                 _, at = point_at(data, at)
                 left -= 1
         base = profile * width
-        seen, strange, letters, words, frequent = 0, 0, 0, 0, 0
+        seen, strange, letters, words, frequent, trigrams, weight = 0, 0, 0, 0, 0, 0, 0
         own = False
+        recent = nb.uint64(0)  # the last three letters, the space before a word being one
         value, power = nb.uint64(0), nb.uint64(0)  # no word is open where the power is 0
         while True:
             lower = nb.int64(0)
@@ -68,12 +71,20 @@ def count_words(  # type: ignore[no-untyped-def]
                     if power == 0:
                         own = worth > 0
                         value, power = nb.uint64(0), nb.uint64(1)
+                        recent = nb.uint64(SPACE)
                     value += nb.uint64(lower) * power
                     power *= MULTIPLIER
+                    recent = (recent << nb.uint64(21) | nb.uint64(lower)) & THREE_LETTERS
+                    if own and recent >> nb.uint64(42):
+                        trigrams += 1
+                        weight += weights[profile, recent * MULTIPLIER >> SHIFT]
                     continue
             elif power == 0:
                 break
             if power and own:
+                recent = (recent << nb.uint64(21) | nb.uint64(SPACE)) & THREE_LETTERS
+                trigrams += 1
+                weight += weights[profile, recent * MULTIPLIER >> SHIFT]
                 words += 1
                 key = (value ^ (nb.uint64(profile + 1) * MIX)) * MULTIPLIER
                 key = (key ^ key >> nb.uint64(29)) * MIX | nb.uint64(1)
@@ -84,3 +95,4 @@ def count_words(  # type: ignore[no-untyped-def]
                         break
             power = nb.uint64(0)
         out[text, 0], out[text, 1], out[text, 2], out[text, 3] = strange, letters, words, frequent
+        out[text, 4], out[text, 5] = trigrams, weight

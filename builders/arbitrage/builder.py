@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar, Final
 
@@ -17,14 +17,16 @@ from aya_data.builders.arbitrage.pairs import pairs
 from aya_data.builders.arbitrage.ranking import combine, norms
 from aya_data.builders.arbitrage.review import prompts as review
 from aya_data.builders.arbitrage.review import sheet as review_sheet
+from aya_data.builders.arbitrage.review.steps import HEARD, SHEET, VERDICTS, judged, review_steps
+from aya_data.builders.arbitrage.review.verdicts import REVIEW, decided, verdicts
 from aya_data.builders.arbitrage.routing.learning import learn, picked
 from aya_data.builders.arbitrage.routing.rules import Contender, assignments, route, second, unserved
 from aya_data.builders.arbitrage.rows import Author, drafts
-from aya_data.builders.arbitrage.scoring import add_scores, described, heard
+from aya_data.builders.arbitrage.scoring import add_scores, described, heard, warm
 from aya_data.builders.arbitrage.settings import ArbitrageSettings
-from aya_data.builders.arbitrage.tables import COMPLETIONS, SCORE
 from aya_data.builders.arbitrage.teacher import TeacherSettings, sample_seed, with_system
 from aya_data.builders.arbitrage.teachers import make_voice, samples_of
+from aya_data.builders.arbitrage.thoughts import answered
 from aya_data.builders.arbitrage.translated import STAGES, Translated, TranslatedSettings
 from aya_data.core.errors import WrongSetting
 from aya_data.core.generation import PROMPTS, Asked, GeneratingBuilder, Request, Step, Voice, request_key, voice_key
@@ -38,11 +40,6 @@ __all__ = ["SHEET", "ArbitrageBuilder"]
 
 AGAIN: Final = "@2"
 """What the names of steps of the second round end with."""
-REVIEW: Final = "review"
-HEARD: Final = "heard"
-"""What the names of steps begin with that look whether anything that an arbiter said is of use."""
-SHEET: Final = "sheet"
-"""The step whose tables are the lines of a review sheet."""
 
 
 class ArbitrageBuilder(GeneratingBuilder):
@@ -101,33 +98,7 @@ class ArbitrageBuilder(GeneratingBuilder):
 
     def warm(self) -> None:
         """Have the kernels of the arbiters compiled, and those that compare answers."""
-        texts = [
-            "Der Mond scheint auf das stille Meer.",
-            "The moon shines on the quiet sea, and 中文 stands beside it.",
-        ]
-        columns: dict[str, Any] = {
-            "row": [0, 0, 0],
-            "prompt": ["p"] * 3,
-            "language": ["deu"] * 3,
-            "script": ["Latn"] * 3,
-            "teacher": ["a", "b", "c"],
-            "family": ["a", "b", "c"],
-            "sample": [0] * 3,
-            "key": ["1", "2", "3"],
-            "text": [*texts, texts[0] * 2],
-            "finish": ["stop"] * 3,
-            "tokens": [None] * 3,
-        }
-        said = pa.table({name: columns[name] for name in COMPLETIONS.names}, schema=COMPLETIONS)
-        turns = [[{"role": "user", "content": texts[0]}]]
-        prompts = pa.table({
-            "row_key": ["p"], "language": ["deu"], "script": ["Latn"], "task": pa.array([None], pa.string()),
-            "messages": turns,
-        })  # fmt: skip
-        for arbiter in self.arbiters.values():
-            if arbiter.voice() is None:
-                arbiter.score(prompts, said, None)
-        described(prompts, said, self.settings.review is not None)
+        warm(self.arbiters, self.settings.review is not None)
 
     # What there is ------------------------------------------------------------------------------------
 
@@ -209,7 +180,9 @@ class ArbitrageBuilder(GeneratingBuilder):
         def asked_and_scored(again: str, before: tuple[str, ...]) -> None:
             generated = []
             for name, voice in self.teachers.items():
-                about = {"teacher": self._asked(name), "teachers": everybody, "routing": routing}
+                about: dict[str, Any] = {"teacher": self._asked(name), "teachers": everybody, "routing": routing}
+                if isinstance(voice, Translated):
+                    about["thoughts"] = self._thoughts[name]
                 own = before
                 for stage in STAGES if isinstance(voice, Translated) else ("generate",):
                     steps.append(Step(f"{stage}/{name}{again}", "ask", own, about))
@@ -222,13 +195,15 @@ class ArbitrageBuilder(GeneratingBuilder):
             asked = []
             for name, arbiter in self.arbiters.items():
                 if arbiter.voice() is not None:
-                    steps.append(Step(f"arbiter/{name}{again}", "ask", tuple(generated), identities[name]))
+                    asking = {"arbiter": identities[name], "thoughts": self._thoughts}
+                    steps.append(Step(f"arbiter/{name}{again}", "ask", tuple(generated), asking))
                     asked.append(steps[-1].name)
             inputs = (*generated, *asked)
             judged = {
                 "arbiters": identities,
                 "divergence": self.settings.review is not None,
                 "families": self._families,
+                "thoughts": self._thoughts,
             }
             steps.append(Step(f"score{again}", "part", inputs, judged))
             if asked:
@@ -243,19 +218,23 @@ class ArbitrageBuilder(GeneratingBuilder):
             asked_and_scored(AGAIN, ("learn",))
             rounds.append("score" + AGAIN)
         steps.append(Step("norms", "whole", tuple(rounds), sorted(self.arbiters)))
+        generated = tuple(step.name for step in steps if step.name.startswith(("answer/", "generate/")))
         routed = [*rounds, "norms"]
         if self.reviewer is not None:
-            routed += self._review_steps(steps, rounds)
+            assert self.settings.review is not None
+            seed = self.environment.seed
+            steps += review_steps(self.settings.review, self.reviewer, rounds, generated, self._thoughts, seed)
+            routed.append(REVIEW)
         about = {"routing": routing, "teachers": everybody, **self._judging}
         steps.append(Step("route", "part", tuple(routed), about))
-        told = ["route"]
-        generated = tuple(step.name for step in steps if step.name.startswith(("answer/", "generate/")))
+        told = ["route", *(name for name in ("select", VERDICTS) if any(step.name == name for step in steps))]
         if self.settings.pairs is not None:
             given = self.settings.pairs.model_dump(mode="json")
             counted = None if self.tokenizer is None else self.tokenizer.digest
-            steps.append(
-                Step("pair", "part", (*routed, *generated), {"pairs": given, "tokenizer": counted, **self._judging})
-            )
+            made = {"pairs": given, "tokenizer": counted, "thoughts": self._thoughts, **self._judging}
+            if self.settings.review is not None:
+                made["reviewed"] = str(self.settings.review.min_margin)
+            steps.append(Step("pair", "part", (*routed, *generated), made))
             told.append("pair")
         if routing["kind"] == "learned":
             told.append("learn")
@@ -263,25 +242,6 @@ class ArbitrageBuilder(GeneratingBuilder):
             Step("report", "whole", (*routed, *told), {**about, "families": self._families, "arbiters": self._judges})
         )
         return steps
-
-    def _review_steps(self, steps: list[Step], rounds: Sequence[str]) -> list[str]:
-        assert self.reviewer is not None and self.settings.review is not None
-        chosen = self.settings.review.model_dump(mode="json", by_alias=True, exclude={"reviewer"})
-        seed: dict[str, Any] = {"seed": self.environment.seed}
-        generated = tuple(step.name for step in steps if step.name.startswith(("answer/", "generate/")))
-        steps.append(Step("select", "whole", tuple(rounds), {**chosen, **seed}))
-        inputs = ["select", *generated]
-        if isinstance(self.reviewer, review.HumanArbiter):
-            steps.append(Step(SHEET, "part", tuple(inputs), seed))
-            steps.append(Step("verdicts", "whole", generated, {"reviewer": dict(self.reviewer.identity())}))
-        about = {"reviewer": dict(self.reviewer.identity()), **seed}
-        if self.reviewer.voice() is not None:
-            steps.append(Step(f"{REVIEW}/{REVIEW}", "ask", tuple(inputs), about))
-            inputs.append(steps[-1].name)
-        steps.append(Step(REVIEW, "part", (*rounds, *inputs), about))
-        if self.reviewer.voice() is not None:
-            steps.append(Step(f"{HEARD}/{REVIEW}", "whole", (REVIEW, f"{REVIEW}/{REVIEW}"), None))
-        return [REVIEW]
 
     @property
     def _judging(self) -> dict[str, Any]:
@@ -300,6 +260,16 @@ class ArbitrageBuilder(GeneratingBuilder):
     def _families(self) -> dict[str, str]:
         return {name: self._family(name) for name in self.teachers}
 
+    @property
+    def _thoughts(self) -> dict[str, list[str]]:
+        """Whether the thoughts of each teacher are left out; of one whose answers are translated, those of both."""
+        return {
+            name: [own.answers.thoughts, own.translator.thoughts]
+            if isinstance(own, TranslatedSettings)
+            else [own.thoughts]
+            for name, own in sorted(self._settings_of.items())
+        }
+
     # Asking -------------------------------------------------------------------------------------------
 
     def voice(self, step: str) -> Voice:
@@ -313,9 +283,24 @@ class ArbitrageBuilder(GeneratingBuilder):
         assert found is not None
         return found
 
-    def expected(self, step: str, prompts: int) -> int:
+    def unasked(self, step: str, prompts: Mapping[tuple[str, str], int] | None) -> str:
+        """A teacher is asked nothing where none of the prompts, or of the spec's languages, is in its own."""
+        kind, _, name = step.partition("/")
+        teacher = self._settings_of.get(name)
+        if teacher is None or teacher.languages is None:
+            return ""
+        wanted = self.environment.languages or ()
+        known = [(one.language, one.script) for one in wanted] if prompts is None else list(prompts)
+        first = "answer" if isinstance(teacher, TranslatedSettings) else "generate"
+        if kind != first or not known or any(teacher.asked_for(*one) for one in known):
+            return ""
+        what = "spec's languages" if prompts is None else f"{sum(prompts.values()):,} prompts"
+        return f"none of the {what} is in its languages: {', '.join(teacher.languages)}"
+
+    def expected(self, step: str, prompts: int, tokens: Callable[[str], float]) -> int:
         """How many requests a step makes of so many prompts: where one teacher of several is asked, as if each were
-        asked as often as the others, and of translations as if no prompt were in the pivot language."""
+        asked as often as the others, of translations as if no prompt were in the pivot language, and of a review as if
+        all answers to a prompt were different."""
         kind, _, name = step.removesuffix(AGAIN).partition("/")
         share = self.settings.routing.learns
         everybody = self.settings.routing.kind == "reward" or (share is not None and not step.endswith(AGAIN))
@@ -324,12 +309,14 @@ class ArbitrageBuilder(GeneratingBuilder):
         if kind in STAGES:
             asked = prompts if everybody else round(prompts * self._likely(name))
             return asked if kind == "translate" else asked * samples_of(self._settings_of[name])
-        samples = [samples_of(settings) for settings in self._settings_of.values()]
+        samples = {name: samples_of(settings) for name, settings in self._settings_of.items()}
         arbiter = self.reviewer if kind == REVIEW else self.arbiters[name]
         assert arbiter is not None
         if kind == REVIEW and (budget := self.settings.review) is not None:
-            prompts = round(min(prompts, budget.rows or prompts, prompts * float(budget.share or 1)))
-        return prompts * arbiter.expected(sum(samples) if everybody or kind == REVIEW else max(samples))
+            each = {name: count if everybody else count * self._likely(name) for name, count in samples.items()}
+            prompts = budget.expected(prompts, sum(count * tokens(f"generate/{name}") for name, count in each.items()))
+        counts = samples.values()
+        return prompts * arbiter.expected(sum(counts) if everybody or kind == REVIEW else max(counts))
 
     def _likely(self, teacher: str) -> float:
         """The share of prompts that a teacher is likely to be asked about where only one is."""
@@ -409,10 +396,13 @@ class ArbitrageBuilder(GeneratingBuilder):
         for name, voice in self.teachers.items():
             for end in ends:
                 said = tables.get(f"generate/{name}{end}")
-                if said is not None and isinstance(voice, Translated):
+                if said is None:
+                    continue
+                if isinstance(voice, Translated):
                     said = voice.answered(prompts, tables[f"answer/{name}{end}"], said)
-                if said is not None:
-                    answers.setdefault(name, []).append(said)
+                else:
+                    said = answered(said, self._settings_of[name])
+                answers.setdefault(name, []).append(said)
         return completions(prompts, answers, self._families)
 
     # Tables -------------------------------------------------------------------------------------------
@@ -422,15 +412,21 @@ class ArbitrageBuilder(GeneratingBuilder):
         prompts = tables[PROMPTS]
         seed = self.environment.seed
         if step == REVIEW:
-            return self._reviewed(tables)
+            assert self.reviewer is not None
+            said = review.chosen_rows(self._completions(tables, None), tables["select"])
+            return verdicts(self.reviewer, prompts, said, tables.get(f"{REVIEW}/{REVIEW}"))
         if step == SHEET:
-            return review_sheet.sheet(tables["select"], prompts, self._completions(tables, None), seed)
+            assert isinstance(self.reviewer, review.HumanArbiter)
+            said = self._completions(tables, None)
+            return review_sheet.sheet(tables["select"], prompts, said, seed, self.reviewer.known())
         if step == "route":
             return route(prompts, self._scores(tables), self.contenders, self.settings.routing, seed)
         if step == "pair":
             assert self.settings.pairs is not None
             counted = None if self.tokenizer is None else Tokenizer.load(self.tokenizer)
-            return pairs(self._scores(tables), self._completions(tables, None), self.settings.pairs, seed, counted)
+            least = None if self.settings.review is None else self.settings.review.min_margin
+            said = self._completions(tables, None)
+            return pairs(self._scores(tables), said, self.settings.pairs, seed, counted, least)
         again = AGAIN if step.endswith(AGAIN) else ""
         said = self._completions(tables, again)
         answers = {
@@ -439,24 +435,6 @@ class ArbitrageBuilder(GeneratingBuilder):
         table = described(prompts, said, self.settings.review is not None)
         return add_scores(table, prompts, said, self.arbiters, answers)
 
-    def _reviewed(self, tables: Mapping[str, pa.Table]) -> pa.Table:
-        """The keys of completions that were reviewed, with what the reviewer said."""
-        assert self.reviewer is not None
-        said = review.chosen_rows(self._completions(tables, None), tables["select"])
-        found = self.reviewer.score(tables[PROMPTS], said, tables.get(f"{REVIEW}/{REVIEW}"))
-        columns = {"row": said["row"], "teacher": said["teacher"], "sample": said["sample"]}
-        return pa.table({**columns, **{f"{name}.{REVIEW}": found[name] for name in found.column_names}})
-
-    def _known(self, parts: Iterable[Mapping[str, pa.Table]]) -> pa.Table:
-        """Count the verdicts of people; raise InputError for one on an answer that nobody gave."""
-        assert isinstance(self.reviewer, review.HumanArbiter)
-        verdicts = [verdict for listed in self.reviewer.verdicts.values() for verdict in listed]
-        known: set[str] = set()
-        for tables in parts if verdicts else ():
-            known.update(review_sheet.answer_keys(self._completions(tables, None)).to_pylist())
-        review_sheet.check_known(verdicts, known)
-        return pa.table({"verdicts": [len(verdicts)]})
-
     def _combined(self, tables: Mapping[str, pa.Table]) -> pa.Table:
         """All that is known of the completions of a part, with the score of the arbiters together."""
         rounds = [tables[name] for name in ("score", "score" + AGAIN) if name in tables]
@@ -464,35 +442,11 @@ class ArbitrageBuilder(GeneratingBuilder):
         return combine(pa.concat_tables(rounds).sort_by(order), self._weights, tables["norms"])
 
     def _scores(self, tables: Mapping[str, pa.Table]) -> pa.Table:
-        """The same with the score that counts: where a prompt was reviewed, its verdicts alone, scaled to 0 … 1.
-
-        Reviewed is a prompt of which every answer without a penalty has a verdict.
-        """
+        """The same with the score that counts, which is that of the verdicts where a prompt was reviewed."""
         scores = self._combined(tables)
-        if REVIEW not in tables:
+        if self.settings.review is None or REVIEW not in tables:
             return scores
-        low, high = self._verdict_scale
-        names = ("row", "teacher", "sample", SCORE + REVIEW)
-        columns = [tables[REVIEW][name].to_pylist() for name in names]
-        verdicts = {one[:3]: one[3] for one in zip(*columns, strict=True) if one[3] is not None}
-        about = [scores[name].to_pylist() for name in ("row", "teacher", "sample", "penalties", "score")]
-        listed = list(zip(*about, strict=True))
-        judged = {row for row, _, _ in verdicts}
-        judged -= {row for row, *whose, penalties, _ in listed if not penalties and (row, *whose) not in verdicts}
-        found = [
-            score if row not in judged else None if (row, *whose) not in verdicts
-            else round((verdicts[(row, *whose)] - low) / (high - low), 4)
-            for row, *whose, _, score in listed
-        ]  # fmt: skip
-        return scores.set_column(scores.schema.get_field_index("score"), "score", pa.array(found, pa.float64()))
-
-    @property
-    def _verdict_scale(self) -> tuple[float, float]:
-        assert self.settings.review is not None
-        settings = self.settings.review.reviewer
-        if getattr(settings, "mode", "score") == "pairwise":
-            return 0.0, 1.0
-        return float(settings.scale[0]), float(settings.scale[1])
+        return decided(scores, tables[REVIEW])
 
     def whole(self, step: str, parts: Iterable[Mapping[str, pa.Table]]) -> pa.Table:
         """Make the table of ``learn``, ``norms``, ``select`` or ``report``."""
@@ -508,24 +462,34 @@ class ArbitrageBuilder(GeneratingBuilder):
                 raise error.in_source(self.source) from None
         if step.startswith(HEARD):
             return heard(parts, self.source)
-        if step == "verdicts":
-            return self._known(parts)
+        if step == VERDICTS:
+            assert isinstance(self.reviewer, review.HumanArbiter)
+            return judged(self.reviewer, (self._completions(tables, None) for tables in parts))
         if step == "select":
             assert self.settings.review is not None
-            rounds = (tables[name] for tables in parts for name in ("score", "score" + AGAIN) if name in tables)
-            every = list(rounds)
+            every: list[pa.Table] = []
+            known: list[str] = []
+            for tables in parts:
+                every += [tables[name] for name in ("score", "score" + AGAIN) if name in tables]
+                known = tables[VERDICTS]["prompt"].to_pylist() if VERDICTS in tables else []
             if not every:
                 return review.CHOSEN.empty_table()
-            return review.select(pa.concat_tables(every), self.settings.review, self.environment.seed)
-        learnt = tables["learn"] if (tables := next(iter(parts), {})) and routing.kind == "learned" else None
+            return review.select(pa.concat_tables(every), self.settings.review, self.environment.seed, known)
+        reviewer = self.settings.review.reviewer.kind if self.settings.review is not None else ""
+        told = next(iter(parts), {})
+        lost = set(told[VERDICTS]["prompt"].to_pylist()) if VERDICTS in told else set()
+        lost -= set(told["select"]["prompt"].to_pylist()) if lost else set()
+        learnt = told["learn"] if told and routing.kind == "learned" else None
         found = report.make(
-            ((self._combined(tables), tables["route"], tables.get("pair")) for tables in parts),
+            ((self._combined(tables), tables["route"], tables.get("pair"), tables.get(REVIEW)) for tables in parts),
             self.contenders,
             routing,
             self._judges,
             [name for name in self.arbiters if name not in self._weights],
             learnt,
             self.environment.seed,
+            reviewer,
+            len(lost),
         )
         if self.settings.pairs is not None and self.settings.pairs.max_length_ratio is not None:
             found["length_unit"] = "characters" if self.tokenizer is None else "tokens"
@@ -559,8 +523,11 @@ class ArbitrageBuilder(GeneratingBuilder):
         return Author(model, None, "", settings.system_for)
 
     def publish(self, tables: Mapping[str, pa.Table]) -> Mapping[str, pa.Table]:
-        """Keep the completions without their texts, what each arbiter said, what was picked, and the pairs."""
-        return report.views(self._combined(tables), tables["route"], tables.get("pair"), tables.get(REVIEW))
+        """Keep the completions without their texts, what failed, what each arbiter said, what was picked, and the
+        pairs."""
+        asked = {step.name: tables[step.name] for step in self.steps() if step.kind == "ask"}
+        views = report.views(self._combined(tables), tables["route"], tables.get("pair"), tables.get(REVIEW))
+        return {**views, **report.failures(tables[PROMPTS], asked)}
 
     def report(self, wholes: Mapping[str, pa.Table]) -> Mapping[str, Any]:
         """How the teachers fared, and what the arbiter is inclined to."""

@@ -35,7 +35,8 @@ def conversations(prompts: pa.Table) -> list[tuple[Turn, ...]]:
 def completions(prompts: pa.Table, answers: Mapping[str, Sequence[pa.Table]], families: Mapping[str, str]) -> pa.Table:
     """Put the answers of teachers together, as :data:`~aya_data.builders.arbitrage.tables.COMPLETIONS`.
 
-    ``answers`` holds the tables of each teacher, one for every round; an answer without text is no completion.
+    ``answers`` holds the tables of each teacher, one for every round, as
+    :func:`~aya_data.builders.arbitrage.thoughts.answered` makes them; an answer without text is no completion.
     """
     parts = []
     for teacher, tables in sorted(answers.items()):
@@ -54,6 +55,7 @@ def completions(prompts: pa.Table, answers: Mapping[str, Sequence[pa.Table]], fa
                 "text": said["text"],
                 "finish": said["finish"],
                 "tokens": said["completion_tokens"],
+                "thought": said["thought"],
             }
             parts.append(pa.table({name: columns[name] for name in COMPLETIONS.names}).cast(COMPLETIONS))
     whole = pa.concat_tables(parts) if parts else COMPLETIONS.empty_table()

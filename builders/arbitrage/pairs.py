@@ -37,6 +37,7 @@ import pyarrow.compute as pc
 from pydantic import AfterValidator, Field, model_validator
 
 from aya_data.builders.arbitrage.ranking import STEP, empties, penalised, ranking, units, varieties
+from aya_data.builders.arbitrage.review.verdicts import ARBITER, REVIEW, SCORER
 from aya_data.builders.arbitrage.routing.rules import Fault, RoutingSettings, unknown
 from aya_data.builders.arbitrage.teacher import matches
 from aya_data.core.errors import did_you_mean
@@ -62,6 +63,7 @@ OUTCOMES: Final = (
 BLOCK: Final = 2048
 """Pairs whose shingle sets are held at a time."""
 
+Floats = npt.NDArray[np.float64]
 Longs = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
@@ -85,7 +87,8 @@ class PairsSettings(Settings):
         description="Which pairs of a prompt: best_worst, strong_vs_translated or all_pairs."
     )
     min_margin: Number = Field(
-        ge=0, description="The better score is ahead by so much, in units of the score. Equal scores are no pair.",
+        ge=0, description="The better score is ahead by so much, in units of the score; of a prompt that was reviewed, "
+        "min_margin of review counts. Equal scores are no pair.",
         examples=[0.1],
     )  # fmt: skip
     max_length_ratio: Number | None = Field(
@@ -187,8 +190,10 @@ def impossible(routing: RoutingSettings, pairs: PairsSettings, samples: Mapping[
 def pairs_schema() -> pa.Schema:
     """The table of :func:`pairs`, sorted by row, then by the rank of the chosen answer and of the rejected one.
 
-    ``chosen_key`` and the like are null where there is no such answer. ``margin`` is the difference of scores;
-    ``similarity`` is null where it did not come to that.
+    ``chosen_key`` and the like are null where there is no such answer. ``margin`` is the difference of scores, and
+    ``scorer`` whose they are: ``arbiter``, or ``review`` where verdicts decided.
+    ``value`` is what the outcome was judged by: the Jaccard index of ``similar``, the ratio of lengths of ``length``,
+    else the margin; ``threshold`` is the setting that it was held against, null where there is none.
     """
     sides = [
         pa.field(f"{side}_{name}", kind)
@@ -205,19 +210,28 @@ def pairs_schema() -> pa.Schema:
             pa.field("script", pa.string()),
             *sides,
             pa.field("margin", pa.float64()),
-            pa.field("similarity", pa.float64()),
+            pa.field("value", pa.float64()),
+            pa.field("threshold", pa.float64()),
+            pa.field(SCORER, pa.string()),
             pa.field("outcome", pa.string()),
         ]
     )
 
 
 def pairs(
-    scores: pa.Table, completions: pa.Table, settings: PairsSettings, seed: int, tokenizer: Tokenizer | None = None
+    scores: pa.Table,
+    completions: pa.Table,
+    settings: PairsSettings,
+    seed: int,
+    tokenizer: Tokenizer | None = None,
+    least_reviewed: Decimal | None = None,
 ) -> pa.Table:
     """Make the pairs of one part: :func:`pairs_schema`.
 
     ``scores`` is the part's after :func:`~aya_data.builders.arbitrage.ranking.combine`; ``completions`` holds the same
-    rows in the same order, with ``text``; ``tokenizer`` counts their lengths, which are characters without one.
+    rows in the same order, with ``text``; ``tokenizer`` counts their lengths, which are characters without one. Where
+    the column :data:`~aya_data.builders.arbitrage.review.verdicts.SCORER` says that a prompt was reviewed,
+    ``least_reviewed`` stands for ``min_margin``: verdicts have a scale of their own.
     20 microseconds for each pair whose answers are compared by what they say (900 characters each), and what the
     tokenizer takes for answers that come so far; 1 per completion otherwise.
     """
@@ -241,26 +255,37 @@ def pairs(
     outcome = np.full(len(better), "kept", object)
     open_ = np.ones(len(better), np.bool_)
 
-    def refuse(why: str, which: Mask) -> None:
-        outcome[open_ & which] = why
+    def refuse(why: str, which: Mask, measured: Floats | None = None, limit: Decimal | Floats | None = None) -> None:
+        now = open_ & which
+        outcome[now] = why
+        if measured is not None and limit is not None:
+            judged[now] = measured[now]
+            threshold[now] = limit[now] if isinstance(limit, np.ndarray) else float(limit)
         open_[which] = False
 
     margin = value[better] - value[worse]
+    judged, threshold = margin / STEP, np.full(len(better), np.nan)
     text = _strings(scores["digest"])
+    scorer = scores[SCORER] if SCORER in scores.column_names else pa.repeat(ARBITER, len(row))
+    reviewed = pc.equal(scorer, REVIEW).to_numpy(zero_copy_only=False)[better] if len(row) else np.zeros(0, np.bool_)
+    least = np.full(len(better), float(settings.min_margin))
+    if least_reviewed is not None:
+        least[reviewed] = float(least_reviewed)
     refuse("language", ~wanted[better])
     refuse("penalised", bad[better])
     refuse("identical", text[better] == text[worse])
-    refuse("margin", (margin <= 0) | (margin < float(settings.min_margin) * STEP))
+    refuse("margin", (margin <= 0) | (margin < least * STEP), margin / STEP, least)
     if settings.max_length_ratio is not None:
         length = np.nan_to_num(scores["length"].to_numpy())
         if tokenizer is not None:
             length = _tokens(completions["text"], np.unique([better[open_], worse[open_]]), tokenizer)
-        refuse("length", ~_comparable(length, better, worse, float(settings.max_length_ratio)))
+        ratio = _ratios(length[better], length[worse])
+        refuse("length", ratio > float(settings.max_length_ratio), ratio, settings.max_length_ratio)
     if settings.kind == "all_pairs":
         refuse("repeated", _repeated(row[better], text[better], text[worse], open_))
-    similarity = np.full(len(better), np.nan)
+    similarity = np.zeros(len(better))
     similarity[open_] = _similarities(completions["text"], better[open_], worse[open_])
-    refuse("similar", np.nan_to_num(similarity) >= float(settings.max_similarity))
+    refuse("similar", similarity >= float(settings.max_similarity), similarity, settings.max_similarity)
     if settings.max_per_prompt is not None:
         refuse("max_per_prompt", _beyond(scores, better, worse, open_, settings.max_per_prompt, seed))
 
@@ -272,13 +297,14 @@ def pairs(
     rank[order] = np.arange(len(order))
     place = np.lexsort((rank[other], rank[one], row[about]))
     one, other, about = one[place], other[place], about[place]
-    measured = np.concatenate([margin / STEP, np.full(len(lone), np.nan)])[place]
-    alike = np.concatenate([similarity, np.full(len(lone), np.nan)])[place]
+    unmeasured = np.full(len(lone), np.nan)
+    measured = [np.concatenate([column, unmeasured])[place] for column in (margin / STEP, judged, threshold)]
     columns = [scores[name].take(pa.array(about)) for name in ("row", "prompt", "language", "script")]
     for side in (one, other):
         index = pa.array(side, mask=side < 0)
         columns += [scores[name].take(index) for name in ("teacher", "sample", "key", "score")]
-    columns += [pa.array(np.round(column, 4), mask=np.isnan(column)) for column in (measured, alike)]
+    columns += [pa.array(column, mask=np.isnan(column)) for column in measured]
+    columns.append(scorer.take(pa.array(about)))
     columns.append(pa.array(np.concatenate([outcome, reason])[place], pa.string()))
     schema = pairs_schema()
     return pa.table(columns, names=schema.names).cast(schema)
@@ -330,17 +356,19 @@ def _strings(column: pa.ChunkedArray) -> Longs:
     return np.asarray(column.combine_chunks().dictionary_encode().indices.to_numpy(zero_copy_only=False), np.int64)
 
 
-def _tokens(texts: pa.ChunkedArray, needed: Longs, tokenizer: Tokenizer) -> npt.NDArray[np.float64]:
+def _tokens(texts: pa.ChunkedArray, needed: Longs, tokenizer: Tokenizer) -> Floats:
     """Return the tokens of the texts in some places, 0 elsewhere: float64[n]."""
     out = np.zeros(len(texts))
     out[needed] = tokenizer.count(texts.take(pa.array(needed)).to_pylist())
     return out
 
 
-def _comparable(length: npt.NDArray[np.float64], better: Longs, worse: Longs, most: float) -> Mask:
-    one, other = length[better], length[worse]
-    shorter = np.minimum(one, other)
-    return np.asarray((shorter > 0) & (np.maximum(one, other) <= most * shorter))
+def _ratios(one: Floats, other: Floats) -> Floats:
+    """Return how many times as long the longer of each two is, infinity where the shorter is empty."""
+    shorter, longer = np.minimum(one, other), np.maximum(one, other)
+    out = np.full(len(one), np.inf)
+    np.divide(longer, shorter, out=out, where=shorter > 0)
+    return np.asarray(np.rint(out * STEP) / STEP)
 
 
 def _repeated(row: Longs, better: Longs, worse: Longs, open_: Mask) -> Mask:
@@ -354,7 +382,7 @@ def _repeated(row: Longs, better: Longs, worse: Longs, open_: Mask) -> Mask:
     return out
 
 
-def _similarities(texts: pa.ChunkedArray, better: Longs, worse: Longs) -> npt.NDArray[np.float64]:
+def _similarities(texts: pa.ChunkedArray, better: Longs, worse: Longs) -> Floats:
     """Return the Jaccard index of the shingle sets of each pair; those of one block of pairs are held at a time."""
     from aya_data.text.matching import jaccard
     from aya_data.text.shingles import Gram, pieces_of, shingle_sets

@@ -10,14 +10,17 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from aya_data.builders.arbitrage.penalties import EMPTY, TRUNCATED
 from aya_data.builders.arbitrage.ranking import arbiters_of
+from aya_data.builders.arbitrage.review.verdicts import ARBITER, DECIDED, REVIEW, SCORER, standing
 from aya_data.builders.arbitrage.routing.rules import Contender, RoutingSettings
 from aya_data.builders.arbitrage.statistics.bias import bias
 from aya_data.builders.arbitrage.statistics.collected import collect
 from aya_data.builders.arbitrage.statistics.comparison import compare
 from aya_data.builders.arbitrage.tables import POSITIONS, SCORE
+from aya_data.core.generation import FAILED
 
-__all__ = ["make", "views"]
+__all__ = ["failures", "make", "views"]
 
 COMPLETION = (
     "prompt", "language", "script", "teacher", "family", "sample", "key", "finish", "tokens", "chars", "length",
@@ -29,35 +32,47 @@ DECISION = (
 UNREAD = ("parse_failures", "unanswered")
 """What a judge counts of a completion beside its score: verdicts that could not be read, and that never came."""
 VARIETY = ("language", "script")
+REVIEWS = ("chosen", "decided", "earlier", "unfinished", "alone", "unjudged", "later", "out_of_reach")
+"""What is counted of a review: prompts that were chosen, those of each standing, answers that came later than people's
+verdicts, and prompts with verdicts of which every answer has a penalty."""
+THOUGHTS = ("answers", "thoughts", TRUNCATED, EMPTY)
+"""What is counted of a teacher that thinks: its answers, those with a thought, and of these those with a penalty."""
 SIDES = tuple(
     f"{side}_{name}" for side in ("chosen", "rejected") for name in ("teacher", "sample", "key", "score")
 )  # fmt: skip
 
 
 def make(
-    parts: Iterable[tuple[pa.Table, pa.Table, pa.Table | None]],
+    parts: Iterable[tuple[pa.Table, pa.Table, pa.Table | None, pa.Table | None]],
     contenders: Sequence[Contender],
     routing: RoutingSettings,
     families: Mapping[str, str | None],
     watching: Sequence[str],
     learned: pa.Table | None,
     seed: int,
+    reviewers: str = "",
+    out_of_reach: int = 0,
 ) -> dict[str, Any]:
-    """Report on all parts, each its scores, decisions and pairs: JSON, whatever their order.
+    """Report on all parts, each its scores, decisions, pairs and verdicts: JSON, whatever their order.
 
     ``families`` is the model family of each arbiter that has one; ``watching`` are those that had no part in the score,
-    which measure independently; ``learned`` is the table that a router was trained to. The report: how many prompts of
+    which measure independently; ``learned`` is the table that a router was trained to; ``reviewers`` is the kind of the
+    reviewer, empty without one, and ``out_of_reach`` how many prompts have verdicts and no answer left that could be
+    taken. The report: how many prompts of
     each variety there are that a teacher may be asked about, and how many it answered; decisions by reason
-    and pairs by outcome, the comparison of strategies, and what the arbiters are inclined to.
+    and pairs by outcome, the comparison of strategies, and what the arbiters are inclined to; what became of a review
+    and of thoughts, where there are any, with ``remarks`` on what people may not expect.
     """
     reasons: Counter[str] = Counter()
     asked: Counter[tuple[str, str]] = Counter()
     answered: dict[tuple[str, str, str], Counter[str]] = defaultdict(Counter)
     outcomes: Counter[str] = Counter()
     unread: dict[str, Counter[str]] = defaultdict(Counter)
+    thoughts: dict[str, Counter[str]] = defaultdict(Counter)
+    reviews: Counter[str] = Counter()
 
     def scores() -> Iterator[pa.Table]:
-        for scored, decisions, pairs in parts:
+        for scored, decisions, pairs, reviewed in parts:
             reasons.update(decisions["reason"].to_pylist())
             asked.update(zip(*(decisions[name].to_pylist() for name in VARIETY), strict=True))
             about = scored.select([*VARIETY, "teacher"]).append_column("row", scored["row"])
@@ -68,6 +83,10 @@ def make(
             outcomes.update(pairs["outcome"].to_pylist() if pairs is not None else ())
             for arbiter in arbiters_of(scored):
                 unread[arbiter].update(_unread(scored, arbiter))
+            for one in scored.filter(pc.is_valid(scored["thought"])).select(["teacher", "penalties"]).to_pylist():
+                thoughts[one["teacher"]].update(["thoughts", *one["penalties"]])
+            if reviewed is not None:
+                reviews.update(_reviews(scored, reviewed))
             yield scored
 
     collected = collect(scores(), contenders, seed)
@@ -99,7 +118,72 @@ def make(
         "bias": bias(collected, families),
         "unread": {arbiter: dict(sorted(counts.items())) for arbiter, counts in sorted(unread.items()) if counts},
     }
-    return found if learned is None else {**found, "router": json.loads(learned["report"][0].as_py())}
+    if learned is not None:
+        found["router"] = json.loads(learned["report"][0].as_py())
+    remarks = []
+    if reviewers:
+        reviews["out_of_reach"] = out_of_reach
+        found["review"] = {"by": reviewers, **{name: reviews[name] for name in REVIEWS}}
+        remarks += _about_review(reviewers, reviews)
+    if thoughts:
+        for teacher, counts in thoughts.items():
+            number = sum(one["completions"] for (name, *_), one in answered.items() if name == teacher)
+            counts["answers"] = number
+        found["thoughts"] = {
+            teacher: {name: counts[name] for name in THOUGHTS} for teacher, counts in sorted(thoughts.items())
+        }
+        remarks += [_about_thoughts(teacher, counts) for teacher, counts in sorted(thoughts.items())]
+    return {**found, "remarks": remarks} if remarks else found
+
+
+def _reviews(scores: pa.Table, reviewed: pa.Table) -> Counter[str]:
+    """Count the prompts of one part by standing, and the answers without a verdict to those of which people judged
+    earlier answers."""
+    found = standing(scores, reviewed)
+    counts = Counter(found.values())
+    counts["chosen"] = len(found)
+    rows = reviewed["row"].filter(pc.is_null(reviewed[f"{SCORE}{REVIEW}"])).to_pylist()
+    counts["later"] = sum(found[row] == "earlier" for row in rows)
+    return counts
+
+
+def _about_review(reviewers: str, counts: Mapping[str, int]) -> list[str]:
+    """What people may not expect of a review: verdicts that do not count, and answers that wait for one."""
+    remarks = []
+    if counts["earlier"]:
+        remarks.append(
+            f"{_prompts(counts['earlier'])} decided by verdicts on the answers that people saw, without the "
+            f"{counts['later']:,} that came later: aya-data review writes a sheet that asks for them"
+        )
+    why = {
+        "unfinished": "an answer on the sheet has no score" if reviewers == "human" else "the judge lacks verdicts",
+        "alone": "one answer is judged and others came later",
+        "out_of_reach": "every answer has a penalty",
+    }
+    lost = {name: counts[name] for name in why if counts[name]}
+    if reviewers != "human" and counts["unjudged"]:
+        lost["unfinished"] = lost.get("unfinished", 0) + counts["unjudged"]
+    if lost:
+        told = ", ".join(f"{number:,} because {why[name]}" for name, number in lost.items())
+        subject = "the verdicts of people on" if reviewers == "human" else "the review of"
+        number = sum(lost.values())
+        prompts = "1 prompt" if number == 1 else f"{number:,} prompts"
+        count = "do not count" if reviewers == "human" else "does not count"
+        remarks.append(f"{subject} {prompts} {count}, and the arbiter decides: {told}")
+    return remarks
+
+
+def _prompts(number: int) -> str:
+    return "1 prompt is" if number == 1 else f"{number:,} prompts are"
+
+
+def _about_thoughts(teacher: str, counts: Mapping[str, int]) -> str:
+    thoughts, answers = counts["thoughts"], counts["answers"]
+    told = [f"{thoughts:,} of the {answers:,} answers of {teacher} had a thought, which was left out"]
+    for penalty, what in ((TRUNCATED, "cut off"), (EMPTY, "with nothing beside it")):
+        if counts[penalty]:
+            told.append(f"{counts[penalty]:,} {what}")
+    return ", ".join(told)
 
 
 def _unread(scores: pa.Table, arbiter: str) -> dict[str, int]:
@@ -124,6 +208,9 @@ def views(
 ) -> Mapping[str, pa.Table]:
     """Return the tables ``completions``, ``scores``, ``decisions`` and ``pairs`` of one part.
 
+    Where there is a review, decisions have the standing of the prompt (``review``, null where it was not chosen), and
+    decisions and pairs say whose scores theirs are (``scorer``).
+
     The texts of answers that were not picked stay in the journal: no filter has seen them.
     """
     found = {
@@ -131,9 +218,31 @@ def views(
         "scores": _long(scores, reviewed),
         "decisions": decisions.select(DECISION),
     }
+    told: tuple[str, ...] = ()
+    if reviewed is not None:
+        told = (SCORER,)
+        standings = standing(scores, reviewed)
+        mine = [standings.get(row) for row in decisions["row"].to_pylist()]
+        scorer = [REVIEW if one in DECIDED else ARBITER for one in mine]
+        with_review = found["decisions"].append_column("review", pa.array(mine, pa.string()))
+        found["decisions"] = with_review.append_column(SCORER, pa.array(scorer, pa.string()))
     if pairs is not None:
-        found["pairs"] = pairs.select(["prompt", "language", "script", *SIDES, "margin", "outcome"])
+        found["pairs"] = pairs.select(["prompt", "language", "script", *SIDES, "margin", *told, "outcome"])
     return found
+
+
+def failures(prompts: pa.Table, asked: Mapping[str, pa.Table]) -> Mapping[str, pa.Table]:
+    """Return the table ``failures`` of one part from those of its ``ask`` steps, by name; nothing where none failed."""
+    parts = []
+    for step, answers in sorted(asked.items()):
+        lost = answers.filter(pc.equal(answers["finish"], FAILED))
+        about = prompts.select(["row_key", *VARIETY]).take(lost["row"]).rename_columns(["prompt", *VARIETY])
+        about = about.append_column("step", pa.repeat(pa.scalar(step), lost.num_rows))
+        for name in ("tag", "key", "reason"):
+            about = about.append_column(name, lost[name])
+        parts.append(about)
+    whole = pa.concat_tables(parts)
+    return {"failures": whole} if whole.num_rows else {}
 
 
 def _long(scores: pa.Table, reviewed: pa.Table | None) -> pa.Table:
@@ -145,10 +254,10 @@ def _long(scores: pa.Table, reviewed: pa.Table | None) -> pa.Table:
         verdicts = zip(*(reviewed[name].to_pylist() for name in ("row", "teacher", "sample")), strict=True)
         said = scores.select(["prompt", "language", "script", "teacher", "sample"])
         said = said.take(pa.array([place[one] for one in verdicts], pa.int64()))
-        said = said.append_column("arbiter", pa.repeat(pa.scalar("review"), reviewed.num_rows))
-        said = said.append_column("score", reviewed[f"{SCORE}review"])
-        named = "note.review" in reviewed.column_names
-        note = reviewed["note.review"] if named else pa.nulls(reviewed.num_rows, pa.string())
+        said = said.append_column("arbiter", pa.repeat(pa.scalar(REVIEW), reviewed.num_rows))
+        said = said.append_column("score", reviewed[f"{SCORE}{REVIEW}"])
+        named = f"note.{REVIEW}" in reviewed.column_names
+        note = reviewed[f"note.{REVIEW}"] if named else pa.nulls(reviewed.num_rows, pa.string())
         parts.append(said.append_column("note", pc.cast(note, pa.string())))
     for arbiter in arbiters_of(scores):
         note = f"note.{arbiter}"

@@ -11,6 +11,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from aya_data.builders.arbitrage.penalties import EMPTY
+from aya_data.builders.arbitrage.review.verdicts import ARBITER, REVIEW, SCORER
 from aya_data.core.identity import derived_key
 from aya_data.core.language import resolve
 from aya_data.core.license import terms_of_model
@@ -63,10 +65,12 @@ def drafts(
 
     ``asked`` are the conversations that were asked, ``texts`` the completions by key, ``authors`` who had a part in the
     answers of each teacher. A prompt of which no row comes is dropped, by the reason of its decision or the outcome of
-    its pair, with how many answers it had and what is wrong with each (``scores``); any other is consumed.
+    its pair, with what that was judged by and held against, or how many answers it had, and what is wrong with each
+    (``scores``); any other is consumed.
     """
     drafted: list[Draft] = []
     batch = Batch(prompts.num_rows, drafted)
+    reviewed = _reviewed(scores)
     missed: list[tuple[int, int]] = []
     by_row: dict[int, list[dict[str, Any]]] = {}
     for pair in pairs.to_pylist() if pairs is not None else ():
@@ -79,7 +83,8 @@ def drafts(
             "" if decision["teacher"] is not None else reason if reason.startswith("no_") else f"no_answer_{reason}"
         )
         if answers and decision["teacher"] is not None:
-            made.append(_conversation(prompt, turns, texts[decision["key"]], decision, authors, source))
+            scorer = REVIEW if row in reviewed else ARBITER
+            made.append(_conversation(prompt, turns, texts[decision["key"]], decision, authors, source, scorer))
         first = next(iter(by_row.get(row, ())), None)
         for pair in by_row.get(row, ()):
             if pair["outcome"] == "kept":
@@ -93,20 +98,33 @@ def drafts(
             continue
         rule = refused or f"no_pair_{first['outcome'] if first is not None else 'alone'}"
         missed.append((len(batch.rejections), row))
-        value = None if refused or first is None or first["margin"] is None else f"{first['margin']:g}"
-        batch.rejections.append(Rejection(prompt["row_key"], place, rule if turns else "no_question", value or ""))
+        value, threshold = ("", "") if refused or first is None else (_number(first[n]) for n in ("value", "threshold"))
+        batch.rejections.append(Rejection(prompt["row_key"], place, rule if turns else "no_question", value, threshold))
     return _with_evidence(batch, missed, scores)
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:g}"
+
+
+def _reviewed(scores: pa.Table) -> set[int]:
+    """The rows of prompts that verdicts decided."""
+    if SCORER not in scores.column_names:
+        return set()
+    return set(scores["row"].filter(pc.equal(scores[SCORER], REVIEW)).to_pylist())
 
 
 def _with_evidence(batch: Batch, missed: Sequence[tuple[int, int]], scores: pa.Table) -> Batch:
     """Say of each dropped prompt, by its place among the rejections and its row, how many answers it had and what is
     wrong with those of each teacher: a penalty, or that it has no score."""
     wanted = pc.is_in(scores["row"], pa.array([row for _, row in missed], scores["row"].type))
-    held = scores.select(["row", "teacher", "penalties", "score"]).filter(wanted).to_pylist()
+    held = scores.select(["row", "teacher", "penalties", "score", "thought"]).filter(wanted).to_pylist()
     count = Counter(one["row"] for one in held)
     wrong: dict[int, dict[str, dict[str, None]]] = {}
     for one in held:
-        said = one["penalties"] or ([] if one["score"] is not None else ["no score"])
+        said = list(one["penalties"] or ([] if one["score"] is not None else ["no score"]))
+        if one["thought"] is not None and EMPTY in said:
+            said.append("nothing but a thought")
         wrong.setdefault(one["row"], {}).setdefault(one["teacher"], {}).update(dict.fromkeys(said))
     for place, row in missed:
         told = "; ".join(f"{teacher}: {', '.join(what)}" for teacher, what in wrong.get(row, {}).items() if what)
@@ -123,6 +141,7 @@ def _conversation(
     decision: dict[str, Any],
     authors: Mapping[str, Author],
     source: str,
+    scorer: str,
 ) -> Draft:
     teacher = decision["teacher"]
     author = authors[teacher]
@@ -135,7 +154,7 @@ def _conversation(
         translator=author.translator if author.translated(prompt) else _provenance(prompt).get("translator"),
         terms=_terms(prompt, *author.models(prompt)),
         tags={"routing": decision["reason"], "teacher": teacher},
-        scores=None if decision["score"] is None else {"arbiter": decision["score"]},
+        scores=None if decision["score"] is None else {scorer: decision["score"]},
     )
 
 
@@ -150,6 +169,10 @@ def _pair(
     chosen, rejected = authors[pair["chosen_teacher"]], authors[pair["rejected_teacher"]]
     names = ("chosen_teacher", "chosen_sample", "rejected_teacher", "rejected_sample")
     heard = rejected.heard(prompt, chosen.heard(prompt, turns))
+    scored: dict[str, Any] = {f"{side}_score": pair[f"{side}_score"] for side in ("chosen", "rejected")}
+    if pair[SCORER] == REVIEW:
+        # Trainers read a margin as one quantity: verdicts are on another scale than the scores of other pairs.
+        scored = {"scores": {f"{REVIEW}_{side}": pair[f"{side}_score"] for side in ("chosen", "rejected")}}
     translators = {one.translator for one in (chosen, rejected) if one.translated(prompt) and one.translator}
     return _draft(
         prompt,
@@ -158,8 +181,7 @@ def _pair(
         messages=list(heard),
         chosen=[*heard, ("assistant", texts[pair["chosen_key"]])],
         rejected=[*heard, ("assistant", texts[pair["rejected_key"]])],
-        chosen_score=pair["chosen_score"],
-        rejected_score=pair["rejected_score"],
+        **scored,
         chosen_model=chosen.model,
         rejected_model=rejected.model,
         teacher=chosen.model,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import Final
+from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -14,11 +14,11 @@ from aya_data.builders.arbitrage.arbiter import Arbiter
 from aya_data.builders.arbitrage.lengths import relative_lengths
 from aya_data.builders.arbitrage.penalties import penalties
 from aya_data.builders.arbitrage.review.prompts import DIVERGENCE, text_divergence
-from aya_data.builders.arbitrage.tables import SCORE, SCORES
+from aya_data.builders.arbitrage.tables import COMPLETIONS, SCORE, SCORES
 from aya_data.core.errors import BuildError
 from aya_data.core.row import normal_text
 
-__all__ = ["add_scores", "described", "heard"]
+__all__ = ["add_scores", "described", "heard", "warm"]
 
 QUOTED: Final = 200
 """Characters of a verdict that an error quotes."""
@@ -90,6 +90,41 @@ def heard(parts: Iterable[Mapping[str, pa.Table]], source: str) -> pa.Table:
     names = sorted(said)
     counts = pa.array([said[name] for name in names], pa.int64())
     return pa.table({"arbiter": pa.array(names, pa.string()), "verdicts": counts})
+
+
+def warm(arbiters: Mapping[str, Arbiter], diverging: bool) -> None:
+    """Have the kernels compiled that describe answers, and those of the arbiters that ask no model."""
+    texts = [
+        "Der Mond scheint auf das stille Meer.",
+        "The moon shines on the quiet sea, and 中文 stands beside it.",
+    ]
+    columns: dict[str, Any] = {
+        "row": [0, 0, 0],
+        "prompt": ["p"] * 3,
+        "language": ["deu"] * 3,
+        "script": ["Latn"] * 3,
+        "teacher": ["a", "b", "c"],
+        "family": ["a", "b", "c"],
+        "sample": [0] * 3,
+        "key": ["1", "2", "3"],
+        "text": [*texts, texts[0] * 2],
+        "finish": ["stop"] * 3,
+        "tokens": [None] * 3,
+        "thought": [None] * 3,
+    }
+    said = pa.table({name: columns[name] for name in COMPLETIONS.names}, schema=COMPLETIONS)
+    turns = [[{"role": "user", "content": texts[0]}]]
+    prompts = pa.table({
+        "row_key": ["p"], "language": ["deu"], "script": ["Latn"], "task": pa.array([None], pa.string()),
+        "messages": turns,
+    })  # fmt: skip
+    add_scores(
+        described(prompts, said, diverging),
+        prompts,
+        said,
+        {name: arbiter for name, arbiter in arbiters.items() if arbiter.voice() is None},
+        {},
+    )
 
 
 def _digest(text: str) -> str:

@@ -16,7 +16,7 @@ from aya_data.builders.arbitrage.routing.rules import RoutingSettings
 from aya_data.builders.arbitrage.teachers import TeacherUnion, samples_of
 from aya_data.builders.arbitrage.teachers.recorded import RecordedSettings
 from aya_data.builders.arbitrage.translated import TranslatedSettings
-from aya_data.core.settings import Settings, SourceName, check_slug, wrong
+from aya_data.core.settings import Settings, SlugKey, SourceName, wrong
 
 __all__ = ["ArbitrageSettings", "Commit", "PromptsFrom"]
 
@@ -51,7 +51,7 @@ class ArbitrageSettings(Settings):
     """Settings of the source ``arbitrage``."""
 
     prompts: PromptsFrom = Field(description="Where the prompts come from.")
-    teachers: Mapping[str, Annotated[TeacherUnion | TranslatedSettings, Field(discriminator="engine")]] = Field(
+    teachers: Mapping[SlugKey, Annotated[TeacherUnion | TranslatedSettings, Field(discriminator="engine")]] = Field(
         min_length=1, description="The models that answer, by a name of your choice."
     )
     arbiter: ArbiterUnion = Field(
@@ -72,13 +72,13 @@ class ArbitrageSettings(Settings):
 
     @model_validator(mode="after")
     def _check(self) -> ArbitrageSettings:
-        for name in self.teachers:
-            check_slug(name)
         translated = [name for name, teacher in self.teachers.items() if isinstance(teacher, TranslatedSettings)]
         recorded = [name for name, teacher in self.teachers.items() if isinstance(teacher, RecordedSettings)]
         found = self.routing.faults(self.teachers, [*translated, *recorded])
         if self.prompts.rows is not None:
             found += self.routing.too_few(self.prompts.rows)
+        if self.review is not None:
+            found += self.review.faults(self.pairs is not None)
         if self.pairs is not None:
             found += self.pairs.faults(self.teachers)
             samples = {name: samples_of(teacher) for name, teacher in self.teachers.items()}

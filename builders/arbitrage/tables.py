@@ -21,13 +21,15 @@ COMPLETIONS: Final = pa.schema(
         pa.field("text", pa.string()),
         pa.field("finish", pa.string()),
         pa.field("tokens", pa.int32()),
+        pa.field("thought", pa.int32()),
     ]
 )
 """All completions of one part, sorted by row, teacher and sample, so that those of a prompt stand together.
 
 ``row`` is the position of the prompt in its part, ``prompt`` its row_key; ``language`` and ``script`` are those of the
 prompt. ``family`` is the model family of the teacher. ``key`` is that of the request. ``text`` is never null;
-``tokens`` are the completion's, null where the engine does not say.
+``tokens`` are the completion's, null where the engine does not say. ``thought`` counts the characters of a thought that
+was left out of the text, null where there was none.
 """
 
 SCORES: Final = pa.schema(

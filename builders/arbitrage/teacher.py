@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, Field
 
 from aya_data.core.identity import digest, draw, frame, framed_digest
 from aya_data.core.language import resolve, scope
-from aya_data.core.settings import Number, Settings, wrong
+from aya_data.core.settings import Number, Settings, check_keys, wrong
 
 __all__ = [
     "DEFAULT",
@@ -52,16 +52,15 @@ def label_for(labels: Iterable[str], language: str, script: str) -> str | None:
 
 def check_labels(labels: Iterable[str]) -> None:
     """Raise what a validator raises where a label of a mapping by language is none, or means what another one does."""
-    seen: dict[tuple[str, str | None], str] = {}
-    for label in labels:
-        if label == DEFAULT:
-            continue
-        if not (found := resolve(label)).ok:
-            raise wrong(f"names {label!r}, which is no language", found.reason or f"Or write '{DEFAULT}'.")
-        other = seen.setdefault(scope(label), label)
-        if other != label:
-            what = found.variety.code if scope(label)[1] else found.variety.language
-            raise wrong(f"has {other!r} and {label!r}, which both mean {what}", "Leave one of them out.")
+    check_keys(labels, _meaning)
+
+
+def _meaning(label: str) -> str:
+    if label == DEFAULT:
+        return label
+    if not (found := resolve(label)).ok:
+        raise wrong(f"names {label!r}, which is no language", found.reason or f"Or write '{DEFAULT}'.")
+    return found.variety.code if scope(label)[1] else found.variety.language
 
 
 def _system(value: str | Mapping[str, str] | None) -> str | Mapping[str, str] | None:
@@ -117,6 +116,12 @@ class TeacherSettings(Settings):
         examples=["Answer in the language of the question.", {"tur": "Türkçe yanıt ver.", "default": "Be brief."}],
     )
     price: Price | None = Field(None, description="What it costs, for the estimate of a plan.")
+    thoughts: Literal["drop", "keep"] = Field(
+        "drop",
+        description="Whether what a reasoning model thinks, up to its last </think>, is left out of its answer: chat "
+        "templates of such models leave it out of earlier turns. A thought without an end is an answer that was cut "
+        "off. The journal keeps all of it.",
+    )
 
     def asked_for(self, language: str, script: str) -> bool:
         """Whether the teacher is asked for prompts of this variety."""

@@ -21,6 +21,7 @@ from pydantic import AfterValidator, Field, model_validator
 from aya_data.builders.arbitrage.completions import conversations
 from aya_data.builders.arbitrage.teacher import LanguageName, TeacherSettings, sample_seed, with_system
 from aya_data.builders.arbitrage.teachers import TeacherUnion, make_voice, samples_of
+from aya_data.builders.arbitrage.thoughts import answered
 from aya_data.core.errors import InputError
 from aya_data.core.generation import LENGTH, Asked, Place, Request, Voice, request_key, voice_key
 from aya_data.core.language import name as language_name
@@ -63,6 +64,10 @@ class TranslatedSettings(TeacherSettings):
         answers, translator = self.answers, self.translator
         ignored = {
             "has a system prompt, which nobody is told": (self.system, "Write it under answers."),
+            "has thoughts, and none of its own": (
+                self.thoughts if "thoughts" in self.model_fields_set else None,
+                "Write it under answers, or under translator.",
+            ),
             "has a price, and asks two models": (self.price, "Write one under answers, and one under translator."),
             "has answers for some languages alone": (answers.languages, "Write languages beside answers, not in it."),
             "has a translator for some languages alone": (
@@ -118,6 +123,8 @@ class Translated(Voice):
         ``before`` are the answers of the stage before.
         """
         said: dict[int, list[tuple[str, str]]] = {}
+        if before is not None:
+            before = answered(before, self.settings.translator if stage == "answer" else self.settings.answers)
         columns = [before[name].to_pylist() for name in ("row", "tag", "text")] if before is not None else [[], [], []]
         for row, tag, text in zip(*columns, strict=True):
             if text:
@@ -157,19 +164,21 @@ class Translated(Voice):
     def answered(self, prompts: pa.Table, answers: pa.Table, translations: pa.Table) -> pa.Table:
         """Put the answers together: those in the pivot language as they are, translations of the others.
 
-        What was cut off before it was translated is cut off.
+        What was cut off before it was translated is cut off, and a thought with no answer behind it is an empty answer.
         """
+        answers = answered(answers, self.settings.answers)
+        translations = answered(translations, self.settings.translator)
         pivot = resolve(self.settings.pivot).variety.language
         native = pc.equal(prompts["language"].take(answers["row"]), pivot)
-        cut = {
-            (row, tag)
-            for row, tag, finish in zip(*(answers[name].to_pylist() for name in ("row", "tag", "finish")))
-            if finish == LENGTH
-        }
-        finish = [
-            LENGTH if (row, tag) in cut else own
-            for row, tag, own in zip(*(translations[name].to_pylist() for name in ("row", "tag", "finish")))
-        ]
-        place = translations.schema.get_field_index("finish")
-        whole = translations.set_column(place, "finish", pa.array(finish, pa.string()))
-        return pa.concat_tables([answers.filter(native), whole])
+        thought_alone = pc.and_(pc.is_valid(answers["thought"]), pc.equal(answers["text"], ""))
+        names = ("row", "tag", "finish", "thought")
+        before = {one[:2]: one[2:] for one in zip(*(answers[name].to_pylist() for name in names))}
+        whole = translations
+        finishes, thoughts = [], []
+        for row, tag, finish, thought in zip(*(translations[name].to_pylist() for name in names)):
+            ended, earlier = before[row, tag]
+            finishes.append(LENGTH if ended == LENGTH else finish)
+            thoughts.append(thought if earlier is None else earlier + (thought or 0))
+        for name, column in (("finish", pa.array(finishes, pa.string())), ("thought", pa.array(thoughts, pa.int32()))):
+            whole = whole.set_column(whole.schema.get_field_index(name), name, column)
+        return pa.concat_tables([answers.filter(pc.fill_null(pc.or_(native, thought_alone), False)), whole])

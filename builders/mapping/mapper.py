@@ -312,7 +312,8 @@ class Mapper:
             if condition(where)({**fields, "row": fields}):
                 return
         except TemplateFailure as failure:
-            raise Unreadable(failure.rule, evidence=failure.evidence) from failure
+            evidence = failure.evidence or f"{failure.rule.partition(':')[2]} is missing"
+            raise Unreadable("where_error", threshold=where[:200], evidence=evidence) from failure
         raise Unreadable("where", threshold=where[:200])
 
     def _context(self, fields: dict[str, Any]) -> Turns:

@@ -188,7 +188,9 @@ class MappingSettings(Settings):
     extra: Literal["keep", "drop"] | tuple[str, ...] = Field(
         "keep", description="What becomes of the other columns: kept, dropped, or those to keep."
     )
-    where: str | None = Field(None, description="An expression over the columns; a row for which it fails is dropped.")
+    where: str | None = Field(
+        None, description="An expression over the columns; a row of which it is not true is dropped."
+    )
     max_chars: int = Field(1_000_000, ge=1, description="A row with a longer text is dropped.", examples=[100_000])
 
     @model_validator(mode="after")

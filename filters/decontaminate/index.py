@@ -9,7 +9,8 @@ An item has up to two texts: its prompt (what users say, in order) and its answe
 - the **core**: from the first letter that is not boilerplate to the last, or the whole text where less than
   :data:`CORE` letters are left. Edits are counted against the letters of the core that are not boilerplate. A text
   that is boilerplate throughout must be found to the letter;
-- **seeds** of the core, at most :data:`SEEDS`, spread over it, the rarest of each stretch;
+- **seeds** of the core, at most :data:`SEEDS`, spread over it, the rarest of each stretch. They end at letters that are
+  not boilerplate, unless those are too few for one; then all of the text must stand inside others to the letter;
 - **grams** of the whole text that are mostly not boilerplate.
 
 Sizes are in letters of an alphabet; a Han character counts 3, one of hangul, kana or Ethiopic 2.
@@ -347,6 +348,10 @@ def _patterns(
         seeds_of(letters, first, last, sum(last - first >= size for size in LONGER), room)
         keys = room[: last - first].copy()
         at = np.flatnonzero((keys != 0) & ~masked[first - begin : last - begin])
+        if not len(at):
+            # A word or two of its own: the rest must lead to it, and inside other text stand to the letter as well.
+            at = np.flatnonzero(keys != 0)
+            numbers[number, kernel.WHOLE] = 1
         found.append(keys[at])
         places.append(at)
     seeds, offsets = _chosen(found, places, numbers[:, 1])

@@ -4,19 +4,23 @@
 ``CEILING``: a language that the model knows poorly gets a low threshold instead of losing its rows, none gets a higher
 one than the usual 0.5.
 
-**Labels.** A label is believed of a text where confidence, strange letters and common words are within three limits.
-For each label and script they are chosen together so that *right - cost x wrong* is greatest over the sample, where
-right are rows of the label's language and wrong are rows of any other, known to the model or not. To take Iraqi Arabic
-for Arabic, or Awadhi for Hindi, is wrong at a small part of the cost: no limit keeps them apart that would not also
-refuse good Arabic of another kind than the sample's. A label without ``ENOUGH`` rows of its language gets no line.
+**Labels.** A label is believed of a text when it is likely enough to be right (the log odds of
+:mod:`aya_data.filters.language_id.likelihood`). The odds are fitted to the rows that labels name rightly, and to those
+in languages that the model does not know, which weigh as much together. Labels that are wrong among known languages are
+no part of it: what is asked is whether the text is in a language that the model knows. To take Iraqi Arabic for Arabic,
+or Awadhi for Hindi, weighs a small part: no sign keeps them apart that would not also refuse good Arabic of another
+kind than the sample's. The odds that are asked are such that ``REFUSED`` of the right labels are not believed, and of
+one label at most ``REFUSED_OF_ONE``; where a wrong label costs more than ``COST``, they are larger by as much. A label
+without ``ENOUGH`` rows of its language gets no line. A sample without a row in an unknown language says nothing of the
+odds: they are the usual ones.
 
-Cost: some 40 microseconds per row, and the model.
+Cost: some 150 microseconds per row, and the model.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,26 +29,29 @@ import numpy.typing as npt
 from aya_data.core import language as languages
 from aya_data.core.errors import InputError
 from aya_data.filters.language_id import labels as language_labels
-from aya_data.filters.language_id.table import NEVER, Acceptance, Declared, LanguageTable
+from aya_data.filters.language_id.likelihood import USUAL, fit, signs
+from aya_data.filters.language_id.rivals import FOLDS, Trigrams, folds
+from aya_data.filters.language_id.table import Acceptance, Declared, LanguageTable
 from aya_data.text import script
 from aya_data.text.language_model import LanguageModel, ModelFile
 from aya_data.text.language_profile import Profile, Profiles, make_profile
 
-__all__ = ["ENOUGH", "Sample", "calibrate", "left_out", "prepare"]
+__all__ = [
+    "ENOUGH", "Sample", "calibrate", "left_out", "listed", "prepare", "unknown_languages", "unknown_varieties",
+]  # fmt: skip
 
 LOST = 0.02
 CEILING = 0.5
 ENOUGH = 30
 """Rows of a language, at least, for a line of its own."""
+SHOWN = 10
+"""Varieties that are named before the rest is counted."""
+REFUSED, REFUSED_OF_ONE = 0.035, 0.12
+"""Of the rows with right labels, how many are not believed, and of those of one label at most: so much leaves texts of
+other kinds the coverage that one threshold for all has."""
 COST = 4.0
-CONFUSABLE_COST, SIBLING_COST = 0.1, 0.02
-"""Parts of the cost: of a language that is easily mixed up with the label's, and of one of its macrolanguage."""
-SHARE_OF_TYPICAL = 0.66
-"""Common words are asked for up to this part of what is typical: texts of another kind have fewer than the sample."""
-
-CONFIDENCES = np.round(np.arange(0.1, 0.71, 0.05), 2)
-STRANGE = np.array([0.01, 0.015, 0.02, 0.03, 0.05, 0.1])
-COMMON = np.array([0.0, 0.02, 0.04, 0.06, 0.08, 0.1, 0.12, 0.15, 0.18, 0.21, 0.25, 0.3, 0.35, 0.4])
+CONFUSABLE_WEIGHT, SIBLING_WEIGHT = 0.05, 0.015
+"""What rows in unknown languages weigh that are easily mixed up with the label's, or of one macrolanguage with it."""
 
 Longs = npt.NDArray[np.int64]
 Shares = npt.NDArray[np.float64]
@@ -93,25 +100,57 @@ def calibrate(sample: Sample, model: ModelFile, *, min_letters: int = 20, cost: 
     declared = _declared(sample, rows, model, meant)
     labels = _labels(sample, rows, model, meant, cost)
     if not declared or not labels:
-        raise InputError(
-            f"no language has {ENOUGH} rows that the model {model.name} can be calibrated with",
-            "Give more labelled rows, of at least some twenty letters each.",
-        )
+        strange = unknown_varieties(sample, model, min_letters=min_letters)
+        more = left_out(sample, model, min_letters=min_letters) or not strange
+        what = f"no language has {ENOUGH} rows that the model {model.name} can be calibrated with"
+        remedy = ["Give more labelled rows, of at least some twenty letters each."] if more else []
+        if strange:
+            what += f"; languages that it does not know, by rows: {listed(strange)}"
+            remedy.append("Name a model that does with --model.")
+        raise InputError(what, " ".join(remedy))
     return LanguageTable(model.name, model.digest, (), declared, labels)
 
 
 def left_out(sample: Sample, model: ModelFile, *, min_letters: int = 20) -> dict[str, int]:
     """Return the varieties that the model knows and that have fewer than ``ENOUGH`` rows to calibrate with, and how
     many they have: the table has no line for them."""
+    known, _ = _counted(sample, model, min_letters)
+    return {variety: count for variety, count in known.items() if count < ENOUGH}
+
+
+def unknown_varieties(sample: Sample, model: ModelFile, *, min_letters: int = 20) -> dict[str, int]:
+    """Return the varieties that the model does not know, and how many rows they have that are calibrated with: the
+    table has no line for them, and their rows say of which texts no label is to be believed."""
+    _, unknown = _counted(sample, model, min_letters)
+    return unknown
+
+
+def unknown_languages(sample: Sample, model: ModelFile, *, min_letters: int = 20) -> list[str]:
+    """Return the languages of the rows to calibrate with that the model does not know."""
     known = language_labels.known_varieties(model.labels)
-    counts = dict.fromkeys(sample.varieties, 0)
+    names = {sample.varieties[row].language for row in _usable(sample, min_letters).tolist()}
+    return sorted(name for name in names if not language_labels.knows(known, name, None))
+
+
+def listed(counts: Mapping[str, int]) -> str:
+    """Name varieties with their rows, those with most rows first, as in ``hau_Latn 200 and ibo_Latn 12``."""
+    ordered = [f"{variety} {count}" for variety, count in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))]
+    if len(ordered) > SHOWN + 1:
+        ordered = [*ordered[:SHOWN], f"{len(ordered) - SHOWN} more"]
+    return " and ".join(filter(None, (", ".join(ordered[:-1]), *ordered[-1:])))
+
+
+def _counted(sample: Sample, model: ModelFile, min_letters: int) -> tuple[dict[str, int], dict[str, int]]:
+    """Count the rows to calibrate with by variety: of those that the model knows, and of the others."""
+    varieties = language_labels.known_varieties(model.labels)
+    counts = dict.fromkeys(sorted(set(sample.varieties)), 0)
     for row in _usable(sample, min_letters).tolist():
         counts[sample.varieties[row]] += 1
-    return {
-        variety.code: count
-        for variety, count in sorted(counts.items())
-        if count < ENOUGH and language_labels.knows(known, variety.language, variety.script)
-    }
+    known: dict[str, int] = {}
+    unknown: dict[str, int] = {}
+    for variety, count in counts.items():
+        (known if language_labels.knows(varieties, variety.language, variety.script) else unknown)[variety.code] = count
+    return known, unknown
 
 
 def _usable(sample: Sample, min_letters: int) -> Longs:
@@ -164,89 +203,103 @@ def _share(part: float, whole: float) -> float:
     return round(float(part) / float(whole), 4) if whole else 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """A label in one script: the rows in its language, the rows that it is the best label of with their signs, which of
+    these it is right for, and its profile."""
+
+    label: int
+    code: str
+    own: Longs
+    claimed: Longs
+    right: Mask
+    signs: Shares
+    profile: Profile
+
+
 def _labels(
     sample: Sample, rows: Longs, model: ModelFile, meant: Sequence[languages.Variety], cost: float
 ) -> dict[tuple[str, str], Acceptance]:
-    """Choose the limits of each label in each script."""
-    by_variety: dict[tuple[str, str], list[int]] = {}
-    for row in rows.tolist():
-        by_variety.setdefault((sample.varieties[row].language, str(sample.scripts[row])), []).append(row)
-    best = sample.labels[rows, 0]
-    written = np.array([str(sample.scripts[row]) for row in rows.tolist()])
-    language = np.array([sample.varieties[row].language for row in rows.tolist()])
-    found = {}
-    for label in range(len(model.labels)):
-        name = meant[label].language
-        if name == languages.UND.language:
-            continue
-        for code in sorted({code for other, code in by_variety if languages.same_language(name, other)}):
-            if meant[label].script != languages.UND.script and not script.written_in(meant[label].script, code):
+    """Find the profile of each label in each script, and from which margin on it is believed."""
+    sample = sample.take(rows)
+    language = np.array([variety.language for variety in sample.varieties])
+    varieties = language_labels.known_varieties(model.labels)
+    known = np.array([language_labels.knows(varieties, name, None) for name in language.tolist()], np.bool_)
+    lines = list(_lines(sample, language, known, model, meant))
+    if not lines:
+        return {}
+    number = np.repeat(np.arange(len(lines)), [len(line.claimed) for line in lines])
+    right = np.concatenate([line.right for line in lines])
+    claimed = np.concatenate([line.claimed for line in lines])
+    unknown = ~right & ~known[claimed]
+    found = np.concatenate([line.signs for line in lines])
+    odds, of_label = np.array(USUAL), np.zeros(len(lines))
+    if unknown.any():
+        pairs = zip(number[unknown].tolist(), language[claimed[unknown]].tolist(), strict=True)
+        weight = np.where(right, 1.0, 0.0)
+        weight[unknown] = [_weight(meant[lines[line].label].language, name) for line, name in pairs]
+        weight[unknown] *= weight[right].sum() / weight[unknown].sum()
+        odds, of_label = fit(found, number, len(lines), right, weight)
+    sums = odds[0] + of_label[number] + found @ odds[1:]
+    asked_of_all = float(np.quantile(sums[right], REFUSED)) if right.any() else 0.0
+    labels = {}
+    for line, beyond in zip(lines, of_label.tolist(), strict=True):
+        own = odds[0] + beyond + line.signs[line.right] @ odds[1:]
+        least = min(asked_of_all, float(np.quantile(own, REFUSED_OF_ONE))) if len(own) else asked_of_all
+        asked = np.round([odds[0] + beyond - least - np.log(cost / COST), *odds[1:]], 4)
+        passes = asked[0] + line.signs @ asked[1:] >= 0
+        kept, support = int((passes & line.right).sum()), len(line.own)
+        labels[model.labels[line.label], line.code] = Acceptance(
+            tuple(asked.tolist()), line.profile, support, _share(kept, passes.sum()), _share(kept, support)
+        )
+    return labels
+
+
+def _lines(
+    sample: Sample,
+    language: npt.NDArray[np.str_],
+    known: Mask,
+    model: ModelFile,
+    meant: Sequence[languages.Variety],
+) -> Iterator[_Line]:
+    """Measure the rows of each label in each script, every part of them with what the others say."""
+    written = np.array([str(code) for code in sample.scripts])
+    part = folds(sample.texts, language.tolist(), known)
+    for code in sorted(set(written.tolist())):
+        rows = np.flatnonzero(written == code)
+        texts = [sample.texts[row] for row in rows.tolist()]
+        trigrams = Trigrams(texts, code, part[rows], known[rows])
+        names = sorted(set(language[rows].tolist()))
+        best = sample.labels[rows, 0]
+        for label, variety in enumerate(meant):
+            if variety.language == languages.UND.language:
                 continue
-            own = sorted(
-                row
-                for (other, place), many in by_variety.items()
-                if place == code and languages.same_language(name, other)
-                for row in many
-            )
+            if variety.script != languages.UND.script and not script.written_in(variety.script, code):
+                continue
+            same = [name for name in names if languages.same_language(variety.language, name)]
+            of_language = np.isin(language[rows], same)
+            own = np.flatnonzero(of_language)
             if len(own) < ENOUGH:
                 continue
-            profile = make_profile([sample.texts[row] for row in own], code)
-            claimed = np.flatnonzero((best == label) & (written == code))
-            found[model.labels[label], code] = _limits(
-                sample, rows[claimed], language[claimed], name, profile, len(own), cost
-            )
-    return found
+            claimed = np.flatnonzero(best == label)
+            right = of_language[claimed]
+            unknown = ~right & ~known[rows][claimed]
+            plain = make_profile([texts[row] for row in own.tolist()], code)
+            profiles = []
+            for fold in range(FOLDS + 1):
+                weights, usual = trigrams.weights(own, claimed[unknown], fold)
+                profiles.append(replace(plain, trigrams=weights, usual=usual))
+            # A row of a known language with a wrong label is in no part: nothing is learned from it.
+            fold_of = np.where(right | unknown, part[rows][claimed], FOLDS)
+            strange, common, fitting = Profiles(profiles).measure([texts[row] for row in claimed.tolist()], fold_of)
+            typical = np.full(len(claimed), plain.typical)
+            confidence, letters = sample.confidences[rows[claimed], 0], sample.letters[rows[claimed]]
+            found = signs(confidence, strange, common, typical, fitting, letters)
+            yield _Line(label, code, rows[own], rows[claimed], right, found, profiles[FOLDS])
 
 
-def _limits(
-    sample: Sample,
-    claimed: Longs,
-    language: npt.NDArray[np.str_],
-    name: str,
-    profile: Profile,
-    support: int,
-    cost: float,
-) -> Acceptance:
-    """Choose three limits over the rows that have one label: all combinations, by running sums over a grid."""
-    strange, common = Profiles([profile]).measure(
-        [sample.texts[row] for row in claimed.tolist()], np.zeros(len(claimed), np.int64)
-    )
-    confidence, strange, common = sample.confidences[claimed, 0], np.round(strange, 4), np.round(common, 4)
-    codes, of_row = np.unique(language, return_inverse=True)
-    right = np.array([languages.same_language(name, code) for code in codes.tolist()], np.bool_)[of_row]
-    cells = (
-        np.searchsorted(CONFIDENCES, confidence, side="right") - 1,
-        len(STRANGE) - 1 - np.searchsorted(STRANGE, strange, side="left"),
-        np.searchsorted(COMMON, common, side="right") - 1,
-    )
-    inside = (cells[0] >= 0) & (cells[1] >= 0)
-    shape = (len(CONFIDENCES), len(STRANGE), len(COMMON))
-    costs = np.array([_cost(name, code, cost) for code in codes.tolist()])[of_row]
-    passing = []
-    for mask, weights in ((right, np.ones(len(right))), (~right, costs), (~right, np.ones(len(right)))):
-        chosen = inside & mask
-        counts = np.zeros(shape)
-        np.add.at(counts, tuple(cell[chosen] for cell in cells), weights[chosen])
-        for axis in range(3):
-            counts = np.flip(np.flip(counts, axis).cumsum(axis), axis)
-        passing.append(counts)
-    gain = passing[0] - passing[1]
-    allowed = np.searchsorted(COMMON, SHARE_OF_TYPICAL * profile.typical + 1e-9, side="right")
-    gain[:, :, allowed:] = -np.inf
-    top = float(gain.max(initial=0.0))
-    if top <= 0:
-        return Acceptance(NEVER, 0.0, 0.0, profile, support, 0.0, 0.0)
-    good = np.argwhere(gain >= top - 1e-9)
-    places = good[np.argmax(passing[0][tuple(good.T)])]
-    c, s, w = (int(place) for place in places)
-    kept, wrong = passing[0][c, s, w], passing[2][c, s, w]
-    return Acceptance(
-        round(float(CONFIDENCES[c]), 4), float(STRANGE[len(STRANGE) - 1 - s]), float(COMMON[w]), profile,
-        support, _share(kept, kept + wrong), _share(kept, support),
-    )  # fmt: skip
-
-
-def _cost(name: str, code: str, cost: float) -> float:
-    if languages.macro_of(name) is not None and languages.macro_of(name) == languages.macro_of(code):
-        return SIBLING_COST * cost
-    return CONFUSABLE_COST * cost if languages.confusable(name, code) else cost
+def _weight(name: str, other: str) -> float:
+    """What a row in an unknown language weighs against a label."""
+    if languages.macro_of(name) is not None and languages.macro_of(name) == languages.macro_of(other):
+        return SIBLING_WEIGHT
+    return CONFUSABLE_WEIGHT if languages.confusable(name, other) else 1.0

@@ -1,7 +1,8 @@
 """The ``language_id`` filter: does the text speak the language that its row declares?
 
 **Measure** (cached): the model's three best labels with their confidences, the number of letters and the dominant
-script of the text, and how its letters and words fit the best label (:mod:`aya_data.text.language_profile`).
+script of the text, and how far the likelihood that the best label is right is above what is asked, by its letters,
+words and trigrams (:mod:`aya_data.filters.language_id.likelihood`).
 **Judge**: the confidence of the declared language is the sum over those of the three labels that mean it; it must reach
 a threshold.
 
@@ -46,8 +47,8 @@ variety and outcome (kept, flagged, dropped, undetermined).
 Why the conversation and not the answer is read by default: right answers are often a word, a number or a name, on which
 every identifier guesses.
 
-Cost: by the kernel 17 microseconds for 600 characters, of which letters and words are 4; with ``on: each`` 18, with
-``lines`` 47, with four windows of 100 characters 10. Judging takes 1.4.
+Cost: by the kernel 17 microseconds for 600 characters, of which letters, words and trigrams are 4; with
+``on: each`` 18, with ``lines`` 47, with four windows of 100 characters 10. Judging takes 1.4.
 """
 
 from __future__ import annotations
@@ -64,12 +65,12 @@ from aya_data.core import settings
 from aya_data.core.errors import WrongSetting
 from aya_data.core.settings import wrong
 from aya_data.core.stage import Environment, RowFilter, Verdicts
-from aya_data.filters.by_language import LanguageKey, value_for
+from aya_data.filters.by_language import ByLanguage, value_for
 from aya_data.filters.language_id import judging as language_judging
 from aya_data.filters.language_id import labels as language_labels
 from aya_data.filters.language_id import table as language_table
 from aya_data.filters.language_id.judging import BEST, UNDETERMINED, Asked, Declarations, Judged
-from aya_data.filters.language_id.table import LanguageTable, Limits
+from aya_data.filters.language_id.table import LanguageTable, Margins
 from aya_data.text import language_model, script, turns, windows
 from aya_data.text.language_model import LanguageModel
 
@@ -129,7 +130,7 @@ class LanguageId(RowFilter):
             "thresholds of each language where there is a table for the model, as for the bundled lid.176; else 0.5.",
             examples=[0.5],
         )
-        thresholds: dict[LanguageKey, float] = Field(
+        thresholds: ByLanguage[float] = Field(
             {},
             description="Another least confidence for a language (tur) or variety (uzn_Cyrl).",
             examples=[{"srp": 0.3}],
@@ -226,21 +227,21 @@ class LanguageId(RowFilter):
 
     def measure(self, rows: pa.Table) -> pa.Table:
         """Return ``label_1..3`` (string, null), ``confidence_1..3``, ``letters``, ``script``, ``script_share``; with a
-        table ``strange`` and ``common`` too. With ``on: each`` twice, as ``prompt.label_1`` and so on. With lines
-        ``line_labels`` and ``line_letters``, lists."""
-        limits = None if self.table is None else language_table.limits_of(self.table, self.model.labels)
+        table ``margin`` too, at least 0 where the best label is believed. With ``on: each`` twice, as
+        ``prompt.label_1`` and so on. With lines ``line_labels`` and ``line_letters``, lists."""
+        margins = None if self.table is None else language_table.margins_of(self.table, self.model.labels)
         columns: dict[str, pa.Array] = {}
         for side in self.sides:
             texts = turns.row_column(rows, side)
             if self.settings.windows is not None:
                 texts = windows.spaced(texts, self.settings.windows.count, self.settings.windows.chars)
             prefix = f"{side}." if len(self.sides) > 1 else ""
-            columns |= {prefix + name: found for name, found in self._side(texts, limits).items()}
+            columns |= {prefix + name: found for name, found in self._side(texts, margins).items()}
         if self.settings.lines is not None:
-            columns |= self._lines(turns.row_texts(rows, "conversation"), limits)
+            columns |= self._lines(turns.row_texts(rows, "conversation"), margins)
         return pa.table(columns)
 
-    def _side(self, texts: pa.Array, limits: Limits | None) -> dict[str, pa.Array]:
+    def _side(self, texts: pa.Array, margins: Margins | None) -> dict[str, pa.Array]:
         found = LanguageModel.load(self.model).predict(texts, BEST)
         scripts = script.measure_scripts(texts)
         names = pa.array(self.model.labels, pa.string())
@@ -253,12 +254,12 @@ class LanguageId(RowFilter):
         columns["letters"] = pa.array(np.minimum(scripts.letters, 2**31 - 1).astype(np.int32))
         columns["script"] = pa.array(scripts.script, pa.string())
         columns["script_share"] = pa.array(np.round(scripts.share, 4))
-        if limits is not None:
-            strange, common = limits.measure(texts, found.labels[:, 0], scripts.script)
-            columns["strange"], columns["common"] = pa.array(strange), pa.array(common)
+        if margins is not None:
+            given = (found.labels[:, 0], found.confidences[:, 0], scripts.script, scripts.letters)
+            columns["margin"] = pa.array(margins.measure(texts, *given))
         return columns
 
-    def _lines(self, texts: list[str], limits: Limits | None) -> dict[str, pa.Array]:
+    def _lines(self, texts: list[str], margins: Margins | None) -> dict[str, pa.Array]:
         """Add up, for each row, the letters of its lines by the language that they are believed to be in."""
         split = [[line for line in text.split("\n") if line] for text in texts]
         flat = [line for lines in split for line in lines]
@@ -267,19 +268,11 @@ class LanguageId(RowFilter):
         scripts = script.measure_scripts(flat)
         labels = found.labels[:, 0].astype(np.int64)
         long = (scripts.letters >= self.settings.lines.min_letters) & (labels >= 0)
-        if limits is None or self.table is None:
+        if margins is None:
             sure = found.confidences[:, 0] >= LINE_CONFIDENCE
         else:
-            strange, common = limits.measure(flat, found.labels[:, 0], scripts.script)
-            names = language_labels.wikipedia(self.model.labels)
-            meant = [language_labels.variety(label, names) for label in self.model.labels]
-            codes = sorted({code for code in scripts.script if code})
-            places = {code: place for place, code in enumerate(codes)}
-            written = np.array([places.get(code or "", -1) for code in scripts.script], np.int64)
-            sure = language_table.believed(
-                self.table, self.model.labels, meant, labels, codes, written, found.confidences[:, 0], strange, common,
-                np.minimum(scripts.letters, 2**31 - 1).astype(np.int32),
-            )  # fmt: skip
+            given = (found.labels[:, 0], found.confidences[:, 0], scripts.script, scripts.letters)
+            sure = margins.measure(flat, *given) >= 0
         chosen = np.flatnonzero(long & sure)
         width = len(self.model.labels)
         keys, inverse = np.unique(row[chosen] * width + labels[chosen], return_inverse=True)
@@ -377,22 +370,22 @@ class LanguageId(RowFilter):
         """Put the verdicts on prompt and answer together: two languages first, then drops, then flags."""
         prompt, answer = sides
         drop = np.where(translation, prompt.drop & answer.drop, prompt.drop | answer.drop)
-        differs = np.zeros(len(drop), np.bool_)
-        if self.settings.answer_language != "ignore":
-            both = prompt.believed & answer.believed & ~translation
-            differs[both] = [
-                language_labels.relation(prompt.best[row], answer.best[row]) == language_labels.OTHER
-                for row in np.flatnonzero(both).tolist()
-            ]
+        differs = prompt.believed & answer.believed & ~translation
+        differs[differs] = [
+            language_labels.relation(prompt.best[row], answer.best[row]) == language_labels.OTHER
+            for row in np.flatnonzero(differs).tolist()
+        ]
         rule = np.full(len(drop), "", object)
         value: list[str | None] = [None] * len(drop)
         limit, evidence = value.copy(), value.copy()
         for row in np.flatnonzero((prompt.rule != "") | (answer.rule != "") | differs).tolist():
             if differs[row] and not (prompt.drop[row] and answer.drop[row]):
-                rule[row], drop[row] = "answer_language", self.settings.answer_language == "drop"
-                value[row], limit[row] = answer.detected[row], prompt.detected[row]
-                evidence[row] = f"prompt in {prompt.detected[row]}, answer in {answer.detected[row]}"
-                continue
+                drop[row] = self.settings.answer_language == "drop"
+                if self.settings.answer_language != "ignore":
+                    rule[row] = "answer_language"
+                    value[row], limit[row] = answer.detected[row], prompt.detected[row]
+                    evidence[row] = f"prompt in {prompt.detected[row]}, answer in {answer.detected[row]}"
+                    continue
             told = next((side for side in sides if side.drop[row]), None) if drop[row] else None
             # Of a translation, the side in another language than declared is what is expected.
             told = told or next((side for side in sides if side.rule[row] and not side.drop[row]), None)

@@ -17,7 +17,6 @@ import pyarrow.compute as pc
 
 from aya_data.core import language as languages
 from aya_data.filters.language_id import labels as language_labels
-from aya_data.filters.language_id import table as language_table
 from aya_data.filters.language_id.labels import CONFUSABLE, OTHER, SAME
 from aya_data.filters.language_id.table import LanguageTable
 from aya_data.text import script
@@ -50,7 +49,7 @@ Shares = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a row must reach: ``threshold`` of a declared variety, and whether a table's limits speak besides."""
+    """What a row must reach: ``threshold`` of a declared variety, and whether a table says what is believed."""
 
     model: ModelFile
     table: LanguageTable | None
@@ -125,19 +124,7 @@ def judge_side(declared: Declarations, measures: Mapping[str, pa.ChunkedArray], 
 
     other = np.where(counts | (labels < 0), 0.0, confidences).max(axis=1, initial=0.0)
     if asked.table is not None:
-        strange, common = measures["strange"].to_numpy(), measures["common"].to_numpy()
-        sure = determined & language_table.believed(
-            asked.table,
-            label_names,
-            meant,
-            labels[:, 0],
-            measured,
-            written,
-            confidences[:, 0],
-            strange,
-            common,
-            letters,
-        )
+        sure = determined & (measures["margin"].to_numpy() >= 0)
     else:
         sure = determined
     against = sure & ~counts[:, 0] if asked.calibrated else other >= threshold

@@ -4,13 +4,14 @@
 ``data/lid_176_table.tsv``. A table holds for one model, whose SHA-256 stands in its header. It has two kinds of lines:
 
 * ``declared``: a variety as rows declare it, and the least confidence that its rows should have;
-* ``label``: a label of the model with the script that the text measures as, and when the label is believed: at least
-  ``confidence``, at most ``strange``, at least ``common`` (:mod:`aya_data.text.language_profile`), with the letters and
-  words that these two are counted with. A label whose confidence is above 1 is never believed; one that has no line for
-  a script is believed from ``UNCALIBRATED`` on, if its language is written in that script.
+* ``label``: a label of the model with the script that the text measures as, and when the label is believed: when the
+  likelihood that it is right is large enough. ``odds`` are an intercept and the coefficients of the signs
+  (:mod:`~aya_data.filters.language_id.likelihood`); a label is believed where their sum, its *margin*, is at least 0.
+  The profile that the signs are counted with follows: what is typical and usual, letters, words and trigrams, by their
+  weights (:mod:`aya_data.text.language_profile`).
 
-Texts of fewer than ``SHORT`` letters are believed from ``SHORT_CONFIDENCE`` on at the earliest. Han characters without
-kana are no evidence of Japanese.
+A label that has no line for a script is believed from the confidence ``UNCALIBRATED`` on, if its language is written in
+that script. Han characters without kana are no evidence of Japanese.
 
 ``support`` is the number of rows of that language in the sample, ``coverage`` the share of them that pass,
 ``precision`` the share of what passes that is of that language.
@@ -21,7 +22,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, lru_cache
+from functools import cache, cached_property, lru_cache
 from importlib import resources
 from pathlib import Path
 
@@ -30,31 +31,30 @@ import numpy.typing as npt
 
 from aya_data.core import language as languages
 from aya_data.core.errors import InputError, NotFound
+from aya_data.filters.language_id import labels as language_labels
+from aya_data.filters.language_id.likelihood import SIGNS, signs
 from aya_data.text import script
 from aya_data.text.columns import Texts
 from aya_data.text.language_model import ModelFile
 from aya_data.text.language_profile import Profile, Profiles
 
 __all__ = [
-    "NEVER", "Acceptance", "Declared", "LanguageTable", "Limits", "believed", "bundled_table", "is_written",
-    "limits_of",
-    "parse_table", "read_table",
+    "Acceptance", "Declared", "LanguageTable", "Margins", "bundled_table", "is_written", "margins_of", "parse_table",
+    "read_table",
 ]  # fmt: skip
 
 DATA_FILES = ("data/lid_176_table.tsv",)
 
-TITLE = "# aya-data language_id table, format 1"
+TITLE = "# aya-data language_id table, format 2"
 COLUMNS = (
-    "kind", "name", "script", "support", "precision", "coverage", "confidence", "strange", "common", "typical",
-    "letters", "words",
+    "kind", "name", "script", "support", "precision", "coverage", "confidence", "odds", "typical", "usual", "letters",
+    "words", "trigrams",
 )  # fmt: skip
-NEVER = 2.0
-"""The confidence of a label that is never believed."""
 UNCALIBRATED = 0.9
-SHORT, SHORT_CONFIDENCE = 30, 0.65
+FAR = 99.0
+"""The margin of what has no odds: above 0 where it is believed, else below."""
 
 Shares = npt.NDArray[np.float64]
-Codes = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +69,9 @@ class Declared:
 
 @dataclass(frozen=True, slots=True)
 class Acceptance:
-    """When a label is believed of a text in one script."""
+    """When a label is believed of a text in one script: intercept and coefficients, and the profile they are for."""
 
-    confidence: float
-    strange: float
-    common: float
+    odds: tuple[float, ...]
     profile: Profile
     support: int
     precision: float
@@ -115,11 +113,12 @@ class LanguageTable:
         lines.append("\t".join(COLUMNS))
         for (language, code), d in sorted(self.declared.items()):
             counts = (str(d.support), _number(d.precision), _number(d.coverage))
-            lines.append("\t".join(["declared", language, code, *counts, _number(d.confidence), *[""] * 5]))
+            lines.append("\t".join(["declared", language, code, *counts, _number(d.confidence), *[""] * 6]))
         for (label, code), a in sorted(self.labels.items()):
             counts = (str(a.support), _number(a.precision), _number(a.coverage))
-            numbers = [_number(x) for x in (a.confidence, a.strange, a.common, a.profile.typical)]
-            made_of = [" ".join(sorted(a.profile.letters)), " ".join(sorted(a.profile.words))]
+            profile = a.profile
+            numbers = ["", " ".join(map(_number, a.odds)), _number(profile.typical), _number(profile.usual)]
+            made_of = [" ".join(sorted(profile.letters)), " ".join(sorted(profile.words)), _weights(profile.trigrams)]
             lines.append("\t".join(["label", label, code, *counts, *numbers, *made_of]))
         return "\n".join(lines) + "\n"
 
@@ -131,6 +130,19 @@ class LanguageTable:
 
 def _number(value: float) -> str:
     return f"{value:.4f}".rstrip("0").rstrip(".")
+
+
+def _weights(trigrams: Mapping[str, int]) -> str:
+    """Write trigrams one after the other, behind their weight."""
+    weights = sorted(set(trigrams.values()), reverse=True)
+    return " ".join(f"{weight}:" + "".join(sorted(t for t in trigrams if trigrams[t] == weight)) for weight in weights)
+
+
+def _trigrams(cell: str) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for weight, _, text in (group.partition(":") for group in cell.split(" ") if group):
+        found |= dict.fromkeys((text[start : start + 3] for start in range(0, len(text), 3)), int(weight))
+    return found
 
 
 def read_table(path: str, *, base: Path, model: ModelFile) -> LanguageTable:
@@ -170,6 +182,8 @@ def parse_table(data: bytes, name: str) -> LanguageTable:
         lines = data.decode().split("\n")
     except UnicodeDecodeError:
         raise refuse("is not text in UTF-8") from None
+    if lines[0].startswith(TITLE[:-1]) and lines[0] != TITLE:
+        raise refuse(f"is a table of another format: its first line is {lines[0]!r}, not {TITLE!r}")
     if lines[0] != TITLE:
         raise refuse(f"is no table of thresholds: the first line is not {TITLE!r}")
     notes: list[tuple[str, str]] = []
@@ -186,15 +200,15 @@ def parse_table(data: bytes, name: str) -> LanguageTable:
         if len(cells) != len(COLUMNS) or cells[0] not in ("declared", "label"):
             raise refuse(f"a line starts with declared or label and has {len(COLUMNS)} cells", number)
         try:
-            support, (precision, coverage, confidence) = int(cells[3]), map(float, cells[4:7])
+            support, precision, coverage = int(cells[3]), float(cells[4]), float(cells[5])
             if cells[0] == "declared":
-                declared[cells[1], cells[2]] = Declared(confidence, support, precision, coverage)
+                declared[cells[1], cells[2]] = Declared(float(cells[6]), support, precision, coverage)
             else:
-                strange, common, typical = map(float, cells[7:10])
-                letters, words = (frozenset(cell.split(" ")) - {""} for cell in cells[10:])
-                profile = Profile(cells[2], letters, words, typical)
-                found = Acceptance(confidence, strange, common, profile, support, precision, coverage)
-                labels[cells[1], cells[2]] = found
+                odds = tuple(map(float, cells[7].split(" ")))
+                letters, words = (frozenset(cell.split(" ")) - {""} for cell in cells[10:12])
+                trigrams = _trigrams(cells[12])
+                profile = Profile(cells[2], letters, words, float(cells[8]), trigrams, float(cells[9]))
+                labels[cells[1], cells[2]] = Acceptance(odds, profile, support, precision, coverage)
         except ValueError:
             raise refuse("a cell that should be a number is none", number) from None
     header = dict(notes)
@@ -205,16 +219,18 @@ def parse_table(data: bytes, name: str) -> LanguageTable:
 
 
 @lru_cache(maxsize=4)
-def limits_of(table: LanguageTable, labels: tuple[str, ...]) -> Limits:
-    """Return :class:`Limits`, made once per process (some 0.1 s)."""
-    return Limits(table, labels)
+def margins_of(table: LanguageTable, labels: tuple[str, ...]) -> Margins:
+    """Return :class:`Margins`, made once per process (some 0.15 s; 11 MB of tables)."""
+    return Margins(table, labels)
 
 
-class Limits:
-    """A table, ready for columns of texts that ``model`` has labelled."""
+class Margins:
+    """A table, ready for columns of texts that a model with some ``labels`` has read."""
 
     def __init__(self, table: LanguageTable, labels: tuple[str, ...]) -> None:
-        self.table, self.labels = table, labels
+        self.labels = labels
+        names = language_labels.wikipedia(labels)
+        self._meant = [language_labels.variety(label, names).language for label in labels]
         self._scripts = {code: place for place, code in enumerate(sorted({code for _, code in table.labels}))}
         self._numbers = np.full((len(labels) + 1, len(self._scripts) + 1), -1, np.int64)
         kept = sorted((label, code) for label, code in table.labels if label in labels)
@@ -222,46 +238,36 @@ class Limits:
         for number, (label, code) in enumerate(kept):
             self._numbers[place_of[label], self._scripts[code]] = number
         self._profiles = Profiles([table.labels[key].profile for key in kept])
+        self._typical = np.array([*(table.labels[key].profile.typical for key in kept), 0.0])
+        self._odds = np.array([*(table.labels[key].odds for key in kept), (0.0,) * (len(SIGNS) + 1)])
 
     def measure(
-        self, texts: Texts, labels: npt.NDArray[np.int32], scripts: Sequence[str | None]
-    ) -> tuple[Shares, Shares]:
-        """Return ``strange`` and ``common`` of each text by the profile of its best label (a number, -1 for none)."""
+        self,
+        texts: Texts,
+        labels: npt.NDArray[np.int32],
+        confidences: Shares,
+        scripts: Sequence[str | None],
+        letters: npt.NDArray[np.int64],
+    ) -> Shares:
+        """Return the margin of the best label of each text: how far the log odds that it is right are above what is
+        asked. ``labels`` are numbers (-1 for none), ``scripts`` and ``letters`` as measured."""
         unknown = len(self._scripts)
         written = np.fromiter((self._scripts.get(code or "", unknown) for code in scripts), np.int64, len(scripts))
-        strange, common = self._profiles.measure(texts, self._numbers[labels, written])
-        return np.round(strange, 4), np.round(common, 4)
+        number = self._numbers[labels, written]
+        strange, common, fit = self._profiles.measure(texts, number)
+        found = signs(confidences, strange, common, self._typical[number], fit, letters)
+        odds = self._odds[number]
+        margin: Shares = np.where(number < 0, -FAR, odds[:, 0] + (odds[:, 1:] * found).sum(axis=1))
+        rows = np.flatnonzero((number < 0) & (labels >= 0) & (confidences >= UNCALIBRATED))
+        codes, code = np.unique([scripts[row] or "" for row in rows.tolist()], return_inverse=True)
+        pairs, pair = np.unique(labels[rows] * np.int64(len(codes)) + code, return_inverse=True)
+        places = [divmod(number, len(codes)) for number in pairs.tolist()]
+        sure = [bool(codes[code]) and is_written(self._meant[label], str(codes[code])) for label, code in places]
+        margin[rows] = np.where(np.array(sure, np.bool_)[pair], FAR, -FAR)
+        return np.round(margin, 4)
 
 
-def believed(
-    table: LanguageTable,
-    names: Sequence[str],
-    meant: Sequence[languages.Variety],
-    labels: Codes,
-    scripts: Sequence[str],
-    written: Codes,
-    confidence: Shares,
-    strange: Shares,
-    common: Shares,
-    letters: npt.NDArray[np.int32],
-) -> npt.NDArray[np.bool_]:
-    """Tell which texts' best label is believed: ``labels`` are places in ``names`` and ``meant``, ``written`` in
-    ``scripts``, -1 for none."""
-    limits = np.zeros((len(names) + 1, len(scripts) + 1, 3))
-    limits[:, :, 0] = NEVER
-    for place, name in enumerate(names):
-        for column, code in enumerate(scripts):
-            found = table.labels.get((name, code))
-            if found is not None:
-                limits[place, column] = found.confidence, found.strange, found.common
-            elif is_written(meant[place].language, code):
-                limits[place, column] = UNCALIBRATED, 1.0, 0.0
-    mine = limits[labels, written]
-    least = np.where(letters < SHORT, np.maximum(mine[:, 0], SHORT_CONFIDENCE), mine[:, 0])
-    result: npt.NDArray[np.bool_] = (confidence >= least) & (strange <= mine[:, 1]) & (common >= mine[:, 2])
-    return result
-
-
+@cache
 def is_written(language: str, measured: str) -> bool:
     """Tell whether a text that measures as a script can be of a language, by the scripts that it is known to have."""
     if language == "jpn" and measured == "Hani":

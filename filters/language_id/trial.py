@@ -11,7 +11,7 @@ import numpy.typing as npt
 from aya_data.core import language as languages
 from aya_data.filters.language_id import labels as language_labels
 from aya_data.filters.language_id.calibration import Sample
-from aya_data.filters.language_id.table import LanguageTable, believed, limits_of
+from aya_data.filters.language_id.table import LanguageTable, margins_of
 from aya_data.text.language_model import ModelFile
 
 __all__ = ["RAW", "Result", "Trial", "attempt"]
@@ -63,15 +63,8 @@ def attempt(sample: Sample, table: LanguageTable, model: ModelFile, min_letters:
     meant = [language_labels.variety(label, language_labels.wikipedia(model.labels)) for label in model.labels]
     chosen = np.flatnonzero((sample.letters >= min_letters) & (sample.labels[:, 0] >= 0))
     sample = sample.take(chosen)
-    strange, common = limits_of(table, model.labels).measure(sample.texts, sample.labels[:, 0], sample.scripts)
-    codes = sorted({code for code in sample.scripts if code})
-    places = {code: place for place, code in enumerate(codes)}
-    written = np.array([places.get(code or "", -1) for code in sample.scripts], np.int64)
-    best = sample.labels[:, 0].astype(np.int64)
-    confidence = sample.confidences[:, 0]
-    passes = believed(
-        table, model.labels, meant, best, codes, written, confidence, strange, common, sample.letters.astype(np.int32)
-    )
+    best, confidence = sample.labels[:, 0], sample.confidences[:, 0]
+    margin = margins_of(table, model.labels).measure(sample.texts, best, confidence, sample.scripts, sample.letters)
     known = language_labels.known_varieties(model.labels)
     knows = np.array([language_labels.knows(known, v.language, None) for v in sample.varieties], np.bool_)
     pairs = [(v.language, meant[label].language) for v, label in zip(sample.varieties, best.tolist(), strict=True)]
@@ -81,7 +74,7 @@ def attempt(sample: Sample, table: LanguageTable, model: ModelFile, min_letters:
         int(knows.sum()),
         int((~knows).sum()),
         _result(confidence >= RAW, knows, right, sibling),
-        _result(passes, knows, right, sibling),
+        _result(margin >= 0, knows, right, sibling),
     )
 
 

@@ -43,7 +43,7 @@ from aya_data.core import settings
 from aya_data.core.errors import WrongSetting, did_you_mean
 from aya_data.core.settings import wrong
 from aya_data.core.stage import Editor, Edits, Environment, Verdicts
-from aya_data.filters.by_language import LanguageKey, value_for
+from aya_data.filters.by_language import ByLanguage, value_for
 from aya_data.filters.pii import presidio as pii_presidio
 from aya_data.filters.pii.patterns import (
     CANDIDATES,
@@ -89,7 +89,7 @@ class Pii(Editor):
         examples: bool = Field(
             False, description="Whether values kept for examples and tests count, such as example.com."
         )
-        regions: dict[LanguageKey, tuple[str, ...]] = Field(
+        regions: ByLanguage[tuple[str, ...]] = Field(
             {},
             description="Countries (ISO 3166-1) of phone numbers without country code, by language; else those where "
             "it is spoken most.",

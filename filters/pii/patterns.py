@@ -104,8 +104,9 @@ def _of_kind(kind: Kind, text: str, regions: Collection[str], examples: bool) ->
 # E-mail addresses, RFC 5321 and 6531.
 
 LOCAL = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]")
+IN_LABEL = r"A-Za-z0-9\u00c0-\u024f\u0300-\u036f\u1e00-\u1eff"
 LATIN_DOMAIN = re.compile(
-    r"(?:[A-Za-z0-9\u00c0-\u024f](?:[A-Za-z0-9\u00c0-\u024f-]{0,61}[A-Za-z0-9\u00c0-\u024f])?\.){1,8}"
+    rf"(?:[{IN_LABEL}](?:[{IN_LABEL}-]{{0,61}}[{IN_LABEL}])?\.){{1,8}}"
     r"(?:[A-Za-z]{2,24}|xn--[A-Za-z0-9-]{2,59})(?![A-Za-z0-9_@])"
 )
 LONGEST_LOCAL, LONGEST_DOMAIN = 64, 253
@@ -123,22 +124,34 @@ def _emails(text: str) -> Iterator[tuple[int, int, str]]:
 
 
 def _local_start(text: str, at: int) -> int:
-    """Return where the name before an @ starts; ``at`` where there is none."""
+    """Return where the name before an @ starts; ``at`` where there is none.
+
+    A name has letters of one alphabet, as providers of mail allow them, so what touches it in another is no part of it.
+    """
     first = max(0, at - LONGEST_LOCAL)
     start = at
-    if start and LOCAL.match(text, start - 1):
-        while start > first and LOCAL.match(text, start - 1):
+    if start and _unspaced(text[start - 1]):
+        while start > first and _is_letter(text[start - 1]):
+            start -= 1
+    else:
+        alphabet = ""
+        while start > first:
+            character = text[start - 1]
+            if not LOCAL.match(character) and (not _is_letter(character) or _unspaced(character)):
+                break
+            own = _alphabet(character)
+            if own and alphabet and own != alphabet:
+                break
+            alphabet = alphabet or own
             start -= 1
         # A sentence or markup may touch the name: it starts with a letter or digit.
         name = text[start:at]
         for sign in "/=|?&{`":
             start += len(name) - len(name := name.rpartition(sign)[2])
-        start += len(name) - len(name.lstrip(".!#$%&'*^_~-+}"))
+        while start < at and not text[start].isalnum():
+            start += 1
         if text[at - 1] in ".'`}|" or ".." in text[start:at]:
             return at
-    else:
-        while start > first and _is_letter(text[start - 1]):
-            start -= 1
     if start and text[start - 1] == "@":
         return at
     return start
@@ -151,25 +164,32 @@ def _domain_end(text: str, start: int) -> int:
     if found:
         ending = found[0].rpartition(".")[2].lower()
         return 0 if ending in values("file") else found.end()
-    end, last = start, 0
+    end = start
     while end < stop and (_is_letter(text[end]) or text[end] in ".-" or (text[end].isascii() and text[end].isalnum())):
-        if text[end] == ".":
-            last = end
         end += 1
-    if last <= start:
-        return 0
-    # A last label that is full stop and the next sentence is not one that the root zone has.
-    label = text[last + 1 : end]
-    known = max((name for name in _tlds() if label.startswith(name)), key=len, default="")
-    if not known:
-        return 0
-    after = text[last + 1 + len(known) : last + 2 + len(known)]
-    return 0 if after and _is_letter(after) and not _unspaced(after) else last + 1 + len(known)
+    # The last label may be full stop and the next sentence: the domain ends in one that the root zone has.
+    while (last := text.rfind(".", start + 1, end)) >= 0:
+        label = text[last + 1 : end]
+        known = max((name for name in _tlds() if label.startswith(name)), key=len, default="")
+        after = label[len(known) : len(known) + 1]
+        if known and (
+            not after or not _is_letter(after) or _unspaced(after) or _alphabet(after) != _alphabet(known[0])
+        ):
+            return last + 1 + len(known)
+        end = last
+    return 0
 
 
 def _is_letter(character: str) -> bool:
     """Letters, marks and numbers beyond ASCII."""
     return not character.isascii() and unicodedata.category(character)[0] in "LMN"
+
+
+def _alphabet(character: str) -> str:
+    """Return the first word of a letter's name, such as LATIN; empty for modifier letters and what is no letter."""
+    if not character.isalpha() or unicodedata.category(character) == "Lm":
+        return ""
+    return unicodedata.name(character, "").partition(" ")[0]
 
 
 def _unspaced(character: str) -> bool:
@@ -293,6 +313,9 @@ PHONE = re.compile(
 YEARS = re.compile(r"(?:1[0-9]|20)[0-9]{2}[ ./-]{1,3}(?:1[0-9]|20)[0-9]{2}")
 RANGE = re.compile(r"([0-9]{3,4}) ?[~-] ?([0-9]{3,4})")
 MOBILE = 1
+WITH_CODE, WITHOUT_TRUNK = 11, 9
+"""Digits from which on a mobile number in one piece is taken: as it is, and where it has no trunk prefix. Shorter ones
+are as often an amount or the number of something."""
 SERVICES = (3, 4, 5, 8)
 """Toll-free, premium-rate, shared-cost and company numbers: lines of services, no person's."""
 
@@ -349,12 +372,17 @@ def _national(library: Any, written: str, region: str) -> Any:
     number = _parsed(library, written, region)
     if number is None or not library.is_valid_number_for_region(number, region):
         return None
-    digits = [group for group in re.split(r"[^0-9]+", written) if group]
-    if len(digits) == 1:
-        mobile = library.number_type(number) == MOBILE
-        return number if mobile and (written.startswith("0") or len(written) >= 11) else None
-    matcher = library.PhoneNumberMatcher(written, region, leniency=library.Leniency.EXACT_GROUPING, max_tries=3)
-    return number if matcher.has_next() else None
+    groups = [group for group in re.split(r"[^0-9]+", written) if group]
+    if len(groups) > 1:
+        grouped = library.PhoneNumberMatcher(written, region, library.Leniency.EXACT_GROUPING, max_tries=3)
+        return number if grouped.has_next() else None
+    if library.number_type(number) != MOBILE:
+        return None
+    if groups[0].startswith("0") or len(groups[0]) >= WITH_CODE:
+        return number
+    # Without a trunk prefix it is one where the country has none or leaves it out, as Spain, Italy and India do.
+    valid = library.PhoneNumberMatcher(groups[0], region, library.Leniency.VALID, max_tries=3)
+    return number if len(groups[0]) >= WITHOUT_TRUNK and valid.has_next() else None
 
 
 def _parsed(library: Any, written: str, region: str | None) -> Any:

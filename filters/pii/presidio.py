@@ -20,7 +20,7 @@ from aya_data.core import language_tables, settings
 from aya_data.core.errors import MissingExtra, WrongSetting
 from aya_data.core.identity import digest
 from aya_data.core.settings import wrong
-from aya_data.filters.by_language import LanguageKey, value_for
+from aya_data.filters.by_language import ByLanguage, value_for
 from aya_data.filters.pii.patterns import KINDS, Span, add_apart
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Settings(settings.Settings):
     entities: tuple[Annotated[str, AfterValidator(_entity)], ...] = Field(
         min_length=1, description="Presidio's names of entities.", examples=[["PERSON", "LOCATION"]]
     )
-    models: dict[LanguageKey, str] = Field(
+    models: ByLanguage[str] = Field(
         min_length=1,
         description="The spaCy model for each language: an installed package or a folder.",
         examples=[{"eng": "en_core_web_sm"}],

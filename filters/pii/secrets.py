@@ -23,7 +23,7 @@ CANDIDATES = (
         r"AKIA|ASIA|gh[opusr]_|github_pat_|glpat-|hf_[A-Za-z]|sk-|xox[a-z]-|hooks\.slack\.com|eyJ|PRIVATE KEY|AIza"
         r"|_live_|npm_|pypi-AgE|SG\.|aws_secret|AWS_SECRET|ecretAccessKey|[0-9]:AA"
     ),
-    r"://[^\s/@:]+:[^\s/@]+@",
+    r"://[^\s/@:]*:[^\s/@]+@",
 )
 """Patterns (syntax of Rust's regex) of which every text with a secret matches one."""
 

@@ -18,7 +18,7 @@ from pydantic_core import InitErrorDetails
 from aya_data.core import settings
 from aya_data.core.errors import did_you_mean
 from aya_data.core.settings import wrong
-from aya_data.filters.by_language import LanguageKey, value_for
+from aya_data.filters.by_language import ByLanguage, value_for
 from aya_data.text.turns import Part
 
 __all__ = [
@@ -78,8 +78,8 @@ RULES: dict[str, Rule] = {
     "turn_markup": Rule("count", "answer", True, "lines that begin with `Human:`, `Assistant:`, `### Response:`"),
     "empty_value": Rule("count", "answer", False, "an answer that is `None`, `N/A`, `nan`, `-` and nothing else"),
     "empty_input": Rule("count", "prompt", False, "a prompt whose last line is just `None`, `nan`, `Input:`"),
-    "ai_disclosure": Rule("count", "answer", True, "talk about being a model, in 23 languages"),
-    "refusal": Rule("count", "answer", True, "a refusal in the first 200 characters, in 23 languages"),
+    "ai_disclosure": Rule("count", "answer", True, "talk about being a model, in 43 languages"),
+    "refusal": Rule("count", "answer", True, "a refusal in the first 200 characters, in 43 languages"),
     "web_boilerplate": Rule("count", "answer", True, "cookie notices, rights reserved, newsletters, in 23 languages"),
     "mojibake": Rule("count", "conversation", True, "characters garbled by a wrong decoding: `cafÃ©`"),
     "lost_characters": Rule("count", "conversation", True, "replacement characters (U+FFFD)"),
@@ -130,7 +130,7 @@ class RuleSettings(settings.Settings):
     threshold: float | None = Field(
         None, description="A value above it meets the rule. Replaces the defaults of languages and scripts too."
     )
-    languages: dict[LanguageKey, float] = Field(
+    languages: ByLanguage[float] = Field(
         {}, description="Another threshold for a language (tur) or variety (uzn_Cyrl).", examples=[{"tur": 0.4}]
     )
     min_chars: int | None = Field(None, ge=0, description="Texts with fewer characters are left alone.")

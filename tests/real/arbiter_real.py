@@ -197,7 +197,20 @@ def scores(asked: Sequence[tuple[str, str, Answers]]) -> list[dict[str, float]]:
     columns: dict[str, list[Any]] = {name: [] for name in COMPLETIONS.names}
     for row, (variety, (_, _, answers)) in enumerate(zip(varieties, asked, strict=True)):
         for teacher, text in sorted(answers.items()):
-            values = (row, str(row), variety.language, variety.script, teacher, teacher, 0, "", text, "unknown", None)
+            values = (
+                row,
+                str(row),
+                variety.language,
+                variety.script,
+                teacher,
+                teacher,
+                0,
+                "",
+                text,
+                "unknown",
+                None,
+                None,
+            )
             for name, value in zip(COMPLETIONS.names, values, strict=True):
                 columns[name].append(value)
     arbiter = HeuristicArbiter("heuristic", HeuristicSettings(), environment())

@@ -14,7 +14,7 @@ from aya_data.builders.arbitrage.arbiters.judge import JudgeArbiter, JudgeSettin
 from aya_data.builders.arbitrage.arbiters.reward_model import RewardModelArbiter, RewardModelSettings
 from aya_data.builders.arbitrage.teachers import TeacherUnion
 from aya_data.core.errors import did_you_mean
-from aya_data.core.settings import Number, Settings, check_slug, wrong
+from aya_data.core.settings import Number, Settings, SlugKey, wrong
 from aya_data.core.stage import Environment
 
 __all__ = ["ArbiterUnion", "EnsembleSettings", "arbiters_of", "weights_of"]
@@ -37,15 +37,13 @@ class EnsembleSettings(Settings):
     """Several arbiters together: each score becomes a z-score within its language, and the mean counts."""
 
     kind: Literal["ensemble"] = Field(description="Several arbiters together.")
-    members: Mapping[str, One] = Field(min_length=2, description="The arbiters, by a name of your choice.")
+    members: Mapping[SlugKey, One] = Field(min_length=2, description="The arbiters, by a name of your choice.")
     weights: Mapping[str, Number] = Field(
         default={}, description="How much a member counts. Default: 1 for each.", examples=[{"reward": 2, "judge": 1}]
     )
 
     @model_validator(mode="after")
     def _check(self) -> EnsembleSettings:
-        for name in self.members:
-            check_slug(name)
         for name, weight in self.weights.items():
             if name not in self.members:
                 raise wrong(f"weighs {name!r}, which is no member", did_you_mean(name, self.members))

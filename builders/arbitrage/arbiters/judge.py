@@ -38,6 +38,7 @@ from aya_data.builders.arbitrage.completions import conversations
 from aya_data.builders.arbitrage.tables import POSITIONS
 from aya_data.builders.arbitrage.teacher import TeacherSettings, sample_seed
 from aya_data.builders.arbitrage.teachers import make_voice
+from aya_data.builders.arbitrage.thoughts import THINKING, THOUGHT
 from aya_data.core.generation import ABSENT, FAILED, LENGTH, Asked, Request, Voice, request_key, voice_key
 from aya_data.core.identity import digest, draw
 from aya_data.core.settings import Number, Settings, wrong
@@ -59,7 +60,6 @@ JUDGING: Final = {"n": 1, "temperature": 0, "max_tokens": 1024}
 OBJECT = re.compile(r"\{[^{}]*\}")
 DECIMALS = re.compile(r"-?[0-9]{1,6}(?:\.[0-9]{1,6})?", re.ASCII)
 NOTHING_MORE = re.compile(r"[\s`.*]*", re.ASCII)
-THINKING, THOUGHT = "<think>", "</think>"
 
 
 def _rubric(value: str | Mapping[str, str]) -> str | Mapping[str, str]:
@@ -136,6 +136,8 @@ class JudgeSettings(Settings, Generic[Model]):
             raise wrong("has max_pairs, and compares no pairs", "Remove max_pairs, or set 'mode: pairwise'.")
         if self.model.system is not None:
             raise wrong("has a model with a system prompt, which a judge has no room for", "Write it into the rubric.")
+        if "thoughts" in self.model.model_fields_set:
+            raise wrong("has a model with thoughts, which a judge never reads as a verdict", "Leave it out.")
         sampling = getattr(self.model, "sampling", None)
         if sampling is not None and sampling.n != 1:
             raise wrong("has a model with more than one sample", "Remove n from its sampling: a verdict is asked once.")

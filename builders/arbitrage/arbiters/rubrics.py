@@ -26,7 +26,7 @@ from typing import Any, Final, Literal
 from aya_data.core.errors import did_you_mean
 from aya_data.core.identity import digest, frame, framed_digest
 from aya_data.core.language import name, resolve
-from aya_data.core.settings import wrong
+from aya_data.core.settings import check_keys, wrong
 
 __all__ = ["BUILT_IN", "DATA_FILES", "ENGLISH", "Codes", "Turn", "codes", "instruction", "material", "rubric_text"]
 
@@ -94,13 +94,8 @@ def checked_rubric(rubric: str | Mapping[str, str]) -> str | Mapping[str, str]:
     if isinstance(rubric, Mapping):
         if "default" not in rubric:
             raise wrong("has no rubric for other languages", "Add 'default: …'.")
-        found: dict[str, str] = {}
-        for label, text in rubric.items():
-            code = label if label == "default" else _code(label)
-            if code in found:
-                raise wrong(f"has two rubrics for {code}", "Keep one of them.")
-            found[code] = text
-        return found
+        check_keys(rubric, _code)
+        return {_code(label): text for label, text in rubric.items()}
     if rubric not in BUILT_IN and rubric.isascii() and len(rubric.split()) < 2:
         raise wrong(f"names no rubric: {rubric!r}", f"{did_you_mean(rubric, BUILT_IN)} Or write the criteria out.")
     return rubric
@@ -108,9 +103,11 @@ def checked_rubric(rubric: str | Mapping[str, str]) -> str | Mapping[str, str]:
 
 def _code(label: str) -> str:
     """The code of a language; of a variety where the label says more than the language."""
+    if label == "default":
+        return label
     found = resolve(label)
     if not found.ok:
-        raise wrong(f"has a rubric for {label!r}, which is no language", found.reason or "Or write 'default'.")
+        raise wrong(f"is for {label!r}, which is no language", found.reason or "Or write 'default'.")
     language = found.variety.language
     more = "_" in label or found.variety != resolve(language).variety
     return f"{language}_{found.variety.script}" if more else language

@@ -23,12 +23,15 @@ divergence of words 0.08 to 0.16, of trigrams of characters 0.05 to 0.14; shingl
 of the pairs.
 
 **Budget.** Every language gets its proportional part of the budget, and at least ``floor`` prompts. A larger budget is
-a superset. Cost: 1 ms per prompt with 28 answers for ``text``; selecting, 2.3 s for a million completions.
+a superset. Prompts that people have judged come before all others, whatever their answers are like by now, and count
+against the budget first: what people said is never given up for another prompt. Cost: 1 ms per prompt with 28 answers
+for ``text``; selecting, 2.3 s for a million completions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from decimal import Decimal
 from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal
@@ -41,7 +44,8 @@ from pydantic import Field, field_validator, model_validator
 
 from aya_data.builders.arbitrage.arbiter import Arbiter
 from aya_data.builders.arbitrage.arbiters.judge import JudgeArbiter, JudgeSettings, Model
-from aya_data.builders.arbitrage.review.sheet import HumanSettings, Verdict, answer_keys, read_verdicts
+from aya_data.builders.arbitrage.review.sheet import SHEETS, HumanSettings, Verdict, answer_keys, read_verdicts
+from aya_data.builders.arbitrage.routing.rules import Fault
 from aya_data.builders.arbitrage.tables import SCORE
 from aya_data.core.errors import WrongSetting
 from aya_data.core.identity import digest, draws
@@ -105,6 +109,13 @@ class ReviewSettings(Settings, Generic[Model]):
         description="What makes answers diverge: their texts, the spread of their scores, arbiters that disagree.",
     )
     floor: int = Field(0, ge=0, description="At least so many prompts of each language, or all there are.")
+    min_margin: Number | None = Field(
+        None,
+        ge=0,
+        description="Where there are pairs, the min_margin of those of reviewed prompts, on the reviewer's scale; of a "
+        "judge in mode pairwise, in shares of comparisons won (0 to 1). Has to be written beside pairs.",
+        examples=[2],
+    )
     reviewer: HumanSettings | JudgeSettings[Model] = Field(
         alias="with",
         discriminator="kind",
@@ -125,7 +136,35 @@ class ReviewSettings(Settings, Generic[Model]):
         if len(given) != 1:
             found = " and ".join(given) if given else "none"
             raise wrong(f"needs exactly one of share, rows or tokens, found {found}", "Keep one of them.")
+        low, high = self.scale
+        if self.min_margin is not None and self.min_margin > high - low:
+            raise wrong("has a min_margin that no two verdicts have", f"Write one of {high - low:f} at most.")
         return self
+
+    @property
+    def scale(self) -> tuple[Decimal, Decimal]:
+        """The worst and the best verdict."""
+        if getattr(self.reviewer, "mode", "score") == "pairwise":
+            return Decimal(0), Decimal(1)
+        low, high = self.reviewer.scale
+        return low, high
+
+    def faults(self, paired: bool) -> list[Fault]:
+        """Return (path, what, remedy) of what is wrong with it where there are pairs, or none."""
+        if paired == (self.min_margin is not None):
+            return []
+        if paired:
+            scale = " to ".join(f"{end.normalize():f}" for end in self.scale)
+            what = "has no min_margin, and verdicts and scores are measured on scales of their own"
+            remedy = f"Write by how much the better verdict of a pair is ahead, of {scale}."
+            return [(("review",), what, remedy)]
+        return [(("review", "min_margin"), "has a min_margin, and there are no pairs", "Leave it out, or write pairs.")]
+
+    def expected(self, prompts: int, tokens: float) -> int:
+        """How many of so many prompts are reviewed, if the answers to each have so many ``tokens``: 0 is not known."""
+        if self.tokens is not None:
+            return min(prompts, int(self.tokens / max(tokens, 1)))
+        return min(prompts, self.rows) if self.rows is not None else int((self.share or 1) * prompts)
 
 
 # How different the answers of a prompt are ---------------------------------------------------------
@@ -204,8 +243,9 @@ def _disagreement(values: npt.NDArray[np.float64], starts: npt.NDArray[np.int64]
 # Which prompts are chosen --------------------------------------------------------------------------
 
 
-def select(scores: pa.Table, settings: ReviewSettings[Any], seed: int) -> pa.Table:
-    """Choose prompts within the budget: a table of :data:`CHOSEN`.
+def select(scores: pa.Table, settings: ReviewSettings[Any], seed: int, judged: Collection[str] = ()) -> pa.Table:
+    """Choose prompts within the budget: a table of :data:`CHOSEN`. Those that were ``judged`` come first, even where
+    they alone are more than the budget pays for.
 
     ``scores`` holds all completions of the source, in any order: ``prompt``, ``language``, ``teacher``, ``digest``,
     ``penalties``, ``tokens``, ``chars``, ``score.<arbiter>`` of any number of arbiters, and ``divergence`` of
@@ -214,7 +254,8 @@ def select(scores: pa.Table, settings: ReviewSettings[Any], seed: int) -> pa.Tab
     import polars as pl
 
     measured = _measured(scores)
-    prompts = measured.filter(pl.col("answers") > 1)
+    known = pl.col("prompt").is_in(sorted(judged))
+    prompts = measured.filter((pl.col("answers") > 1) | known)
     spreads = [name for name in prompts.columns if name.startswith("spread.")]
     ranks = {
         f"rank.{name}": (pl.col(name).rank("average").over("language") - 0.5) / pl.col(name).count().over("language")
@@ -224,16 +265,19 @@ def select(scores: pa.Table, settings: ReviewSettings[Any], seed: int) -> pa.Tab
     prompts = prompts.with_columns(
         _mean_of([f"rank.{name}" for name in MEASURES if name in settings.measures], "divergence").fill_null(0.0),
         pl.Series("drawn", draws(seed, "review", prompts["prompt"].to_list())),
+        fresh=~known,
     ).with_columns(pl.col("divergence").round(4))
     first = ["divergence"] if settings.by == "divergence" else []
     prompts = prompts.sort(
-        ["language", *first, "drawn", "prompt"], descending=[False, *([True] * len(first)), False, False]
+        ["language", "fresh", *first, "drawn", "prompt"],
+        descending=[False, False, *([True] * len(first)), False, False],
     ).with_columns(pl.int_range(pl.len()).over("language").alias("k"), pl.len().over("language").alias("n"))
     # The k-th prompt of a language of n stands at (k + 1/2) / n, those of the floor before all others.
     stand = (pl.col("k") + 0.5) / pl.when(pl.col("k") < settings.floor).then(settings.floor).otherwise(pl.col("n"))
     prompts = prompts.with_columns((stand + (pl.col("k") >= settings.floor).cast(pl.Float64)).alias("stand"))
-    prompts = prompts.sort("stand", "language", "k")
-    taken = prompts.head(_affordable(prompts, settings)).with_row_index("place")
+    prompts = prompts.sort("fresh", "stand", "language", "k")
+    least = prompts.height - int(prompts["fresh"].sum())
+    taken = prompts.head(max(least, _affordable(prompts, settings))).with_row_index("place")
     return taken.select(CHOSEN.names).to_arrow().cast(CHOSEN)
 
 
@@ -299,7 +343,8 @@ def chosen_rows(completions: pa.Table, chosen: pa.Table) -> pa.Table:
 
 
 class HumanArbiter(Arbiter):
-    """Scores completions with what people wrote into review sheets; the mean where several did."""
+    """Scores completions with what people wrote into review sheets; the mean where several did. Beside its scores it
+    tells, as ``sheets`` (list<int32>), on which of the sheets an answer stands."""
 
     code: tuple[str, ...] = ("aya_data.builders.arbitrage.review.sheet",)
     place = PLACE
@@ -309,13 +354,22 @@ class HumanArbiter(Arbiter):
         super().__init__(name, settings, environment)
 
     def __getstate__(self) -> Mapping[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "verdicts"}
+        return {name: value for name, value in vars(self).items() if name not in ("verdicts", "_lines")}
 
     @cached_property
     def verdicts(self) -> Mapping[str, list[Verdict]]:
         """All verdicts, by key of the answer. Raises :class:`~aya_data.core.errors.InputError`, with file and line, or
         :class:`~aya_data.core.errors.WrongSetting` for a sheet that is not there."""
         found: dict[str, list[Verdict]] = {}
+        for lines in self._lines:
+            for line in lines:
+                if line.score is not None:
+                    found.setdefault(line.answer, []).append(line)
+        return found
+
+    @cached_property
+    def _lines(self) -> list[list[Verdict]]:
+        """The lines of each sheet, those without a score too."""
         faults: list[tuple[tuple[str | int, ...], str, str]] = []
         for number, path in enumerate(self.settings.verdicts):
             if not (self.environment.base / path).is_file():
@@ -323,10 +377,13 @@ class HumanArbiter(Arbiter):
                 faults.append(((*self.place, "verdicts", number), f"there is no review sheet {path!r}", remedy))
         if faults:
             raise WrongSetting(faults)
-        for path in self.settings.verdicts:
-            for verdict in read_verdicts(self.environment.base / path, path, self.settings.scale):
-                found.setdefault(verdict.answer, []).append(verdict)
-        return found
+        return [
+            read_verdicts(self.environment.base / path, path, self.settings.scale) for path in self.settings.verdicts
+        ]
+
+    def known(self) -> dict[str, tuple[float, str | None]]:
+        """What people said, by key of the answer: the mean of their scores, and their notes together."""
+        return {answer: (_mean(said), _notes(said)) for answer, said in self.verdicts.items()}
 
     def identity(self) -> Mapping[str, Any]:
         """What the sheets say, whatever they are called."""
@@ -335,26 +392,35 @@ class HumanArbiter(Arbiter):
             for answer, verdicts in self.verdicts.items()
             for verdict in verdicts
         )
-        return {"verdicts": digest(*(field for verdict in said for field in verdict))}
+        sheets = sorted(digest(*sorted(line.answer for line in lines)) for lines in self._lines)
+        return {"verdicts": digest(*(field for verdict in said for field in verdict)), "sheets": digest(*sheets)}
 
     def score(self, prompts: pa.Table, completions: pa.Table, answers: pa.Table | None) -> pa.Table:
-        """Look every completion up: ``score`` and ``note``, null where nobody judged it."""
+        """Look every completion up: ``score`` and ``note``, null where nobody judged it, and ``sheets``."""
         keys = answer_keys(completions).to_pylist()
-        found = {key: self.verdicts.get(key, ()) for key in set(keys)}
-        scores = {key: _mean(verdicts) for key, verdicts in found.items()}
-        notes = {key: "\n\n".join(sorted(one.note for one in said if one.note)) or None for key, said in found.items()}
+        known = self.known()
+        sheets: dict[str, list[int]] = {}
+        for number, lines in enumerate(self._lines):
+            for line in lines:
+                sheets.setdefault(line.answer, []).append(number)
+        nothing = (None, None)
         return pa.table(
             {
-                "score": pa.array([scores[key] for key in keys], pa.float64()),
-                "note": pa.array([notes[key] for key in keys], pa.string()),
+                "score": pa.array([known.get(key, nothing)[0] for key in keys], pa.float64()),
+                "note": pa.array([known.get(key, nothing)[1] for key in keys], pa.string()),
+                SHEETS: pa.array([sheets.get(key, []) for key in keys], pa.list_(pa.int32())),
             }
         )
 
 
-def _mean(verdicts: Sequence[Verdict]) -> float | None:
-    if not verdicts:
-        return None
-    return round(float(sum(verdict.score for verdict in verdicts) / len(verdicts)), 4)
+def _mean(verdicts: Sequence[Verdict]) -> float:
+    scores = [verdict.score for verdict in verdicts if verdict.score is not None]
+    return round(float(sum(scores) / len(scores)), 4)
+
+
+def _notes(verdicts: Sequence[Verdict]) -> str | None:
+    """The different notes on an answer: a sheet that was written again holds those of the one before."""
+    return "\n\n".join(sorted({verdict.note for verdict in verdicts if verdict.note})) or None
 
 
 def reviewer(name: str, settings: ReviewSettings[Any], environment: Environment) -> Arbiter:

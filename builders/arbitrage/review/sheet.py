@@ -8,8 +8,11 @@ A sheet is JSON Lines or CSV (UTF-8), by the ending of its name; one line for ea
 | ``language`` | variety of the prompt |
 | ``conversation`` | what was asked, every turn after its role |
 | ``text`` | the answer |
-| ``score`` | empty; a number on the scale, best highest. Left empty, the answer stays unjudged |
-| ``note`` | empty; anything to say about it |
+| ``score`` | a number on the scale, best highest; empty where nobody has judged it. Left so, it stays unjudged |
+| ``note`` | anything to say about it |
+
+A sheet that is written again has the verdicts that are known, so that it can take the place of the one before: the mean
+where several people judged. Prompts with something left to judge come first.
 
 No teacher is named, and the answers to a prompt stand in drawn order. Only ``answer``, ``score`` and ``note`` are read
 back, so that other columns may be removed or edited, and lines be sorted or left out. In CSV, a text that a spreadsheet
@@ -27,6 +30,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Final, Literal
 
 import pyarrow as pa
@@ -39,11 +43,13 @@ from aya_data.core.identity import digest, draws
 from aya_data.core.settings import Number, Settings, wrong
 
 __all__ = [
-    "SHEET", "HumanSettings", "Verdict", "answer_keys", "check_known", "check_name", "read_verdicts", "sheet",
+    "SHEET", "SHEETS", "HumanSettings", "Verdict", "answer_keys", "check_known", "check_name", "read_verdicts", "sheet",
     "write_sheet",
 ]  # fmt: skip
 
 SHEET: Final = ("prompt", "answer", "language", "conversation", "text", "score", "note")
+SHEETS: Final = "sheets"
+"""The column beside verdicts that tells on which sheets an answer stands."""
 KEY = re.compile(r"[0-9a-f]{32}")
 NUMBER = re.compile(r"-?[0-9]{1,6}(?:[.,][0-9]{1,6})?", re.ASCII)
 ENDINGS: Final = "Sheets end in .jsonl or .csv."
@@ -88,10 +94,10 @@ class HumanSettings(Settings):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What one person said of one answer, in line ``line`` of ``file``."""
+    """What one person said of one answer, in line ``line`` of ``file``; ``score`` is None where it is not judged."""
 
     answer: str
-    score: Decimal
+    score: Decimal | None
     note: str | None
     file: str
     line: int
@@ -103,10 +109,17 @@ def answer_keys(completions: pa.Table) -> pa.Array:
     return pa.array([digest("reviewed", prompt, text) for prompt, text in pairs], pa.string())
 
 
-def sheet(chosen: pa.Table, prompts: pa.Table, completions: pa.Table, seed: int) -> pa.Table:
+def sheet(
+    chosen: pa.Table,
+    prompts: pa.Table,
+    completions: pa.Table,
+    seed: int,
+    known: Mapping[str, tuple[float, str | None]] = MappingProxyType({}),
+) -> pa.Table:
     """Make the lines for those prompts of one part that are among ``chosen``, as strings.
 
-    ``prompts`` are the rows of the part, ``completions`` their completions. The lines of all parts together, in
+    ``prompts`` are the rows of the part, ``completions`` their completions, ``known`` the verdicts and notes that there
+    are, by key of the answer. The lines of all parts together, in
     the order of ``place``, are the sheet; :func:`write_sheet` drops that column.
     """
     places = dict(zip(chosen["prompt"].to_pylist(), chosen["place"].to_pylist()))
@@ -129,29 +142,36 @@ def sheet(chosen: pa.Table, prompts: pa.Table, completions: pa.Table, seed: int)
             "conversation": shown[row],
             "text": text,
         }
+        if key in known:
+            score, note = known[key]
+            line |= {"score": f"{score:.4f}".rstrip("0").rstrip("."), "note": note or ""}
         lines[key] = (places[prompt], order, line)
     listed = [{"place": place, **line} for place, _, line in sorted(lines.values(), key=lambda one: one[:2])]
     schema = pa.schema([pa.field("place", pa.int32()), *(pa.field(name, pa.string()) for name in SHEET)])
     return pa.Table.from_pylist(listed, schema)
 
 
-def write_sheet(path: Path, parts: Iterable[pa.Table]) -> None:
-    """Write the lines of all parts, durably, as the ending of the name says."""
+def write_sheet(path: Path, parts: Iterable[pa.Table]) -> int:
+    """Write the lines of all parts, durably, as the ending of the name says; return how many are to be judged."""
     lines = [line for part in parts for line in part.to_pylist()]
+    unjudged = [line["prompt"] for line in lines if not line["score"]]
+    first = set(unjudged)
     # Parts come in order of their own; within a prompt the drawn order stays.
-    lines.sort(key=lambda line: line["place"])
+    lines.sort(key=lambda line: (line["prompt"] not in first, line["place"]))
     out = io.StringIO()
     if _format(path.name) == "csv":
         writer = csv.DictWriter(out, SHEET, extrasaction="ignore", lineterminator="\r\n")
         writer.writeheader()
         for line in lines:
-            writer.writerow({name: _harmless(str(line[name])) for name in SHEET})
+            writer.writerow({name: line[name] if name == "score" else _harmless(line[name]) for name in SHEET})
         durable.write_bytes(path, b"\xef\xbb\xbf" + out.getvalue().encode())
-        return
+        return len(unjudged)
     for line in lines:
-        shown = {name: line[name] or None if name in ("score", "note") else line[name] for name in SHEET}
+        score = json.loads(line["score"]) if line["score"] else None
+        shown = {name: line[name] for name in SHEET} | {"score": score, "note": line["note"] or None}
         out.write(json.dumps(shown, ensure_ascii=False) + "\n")
     durable.write_bytes(path, out.getvalue().encode())
+    return len(unjudged)
 
 
 def _harmless(text: str) -> str:
@@ -159,7 +179,7 @@ def _harmless(text: str) -> str:
 
 
 def read_verdicts(path: Path, shown: str, scale: tuple[Decimal, Decimal]) -> list[Verdict]:
-    """Read a sheet that was filled in; ``shown`` is what errors call it.
+    """Read a sheet that was filled in, lines without a score too; ``shown`` is what errors call it.
 
     Raises :class:`InputError` at the line for a column that no sheet has, an answer that is no key or stands there
     twice, and a score that is no number on the scale.
@@ -185,11 +205,12 @@ def read_verdicts(path: Path, shown: str, scale: tuple[Decimal, Decimal]) -> lis
         answer, score = cells.get("answer"), _number(cells.get("score"), scale, where)
         if not isinstance(answer, str) or not KEY.fullmatch(answer):
             raise InputError("has no key in the column 'answer'", "Leave that column as it was written.", where)
-        if score is None:
+        earlier = verdicts.get(answer)
+        if earlier is not None and score is None:
             continue
-        if answer in verdicts:
+        if earlier is not None and earlier.score is not None:
             raise InputError(
-                f"judges the answer {answer} again, after line {verdicts[answer].line}",
+                f"judges the answer {answer} again, after line {earlier.line}",
                 "Keep one line; sheets of several people are files of their own.",
                 where,
             )

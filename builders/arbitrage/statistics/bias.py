@@ -37,7 +37,16 @@ import numpy.typing as npt
 
 from aya_data.builders.arbitrage.ranking import STEP
 from aya_data.builders.arbitrage.statistics.collected import ABSENT, FINAL, Collected
-from aya_data.builders.arbitrage.statistics.intervals import FEW, GROUPS, Interval, bootstrap, rounded, scatter, wilson
+from aya_data.builders.arbitrage.statistics.intervals import (
+    FEW,
+    GROUPS,
+    Interval,
+    bootstrap,
+    clustered,
+    rounded,
+    scatter,
+    wilson,
+)
 
 __all__ = ["bias"]
 
@@ -218,8 +227,8 @@ def _without_length(collected: Collected) -> list[dict[str, Any]]:
 def _position(collected: Collected, arbiter: str) -> dict[str, Any]:
     sums = collected.positions[arbiter]
     pairs, _, first, second = (int(value) for value in sums.sum(axis=0))
-    lean = bootstrap(sums, lambda drawn: drawn[:, 2] / (drawn[:, 2] + drawn[:, 3]))
-    flips = bootstrap(sums, lambda drawn: drawn[:, 1] / drawn[:, 0])
+    lean = clustered(sums, 2, (2, 3))
+    flips = clustered(sums, 1, (0,))
     return {
         "arbiter": arbiter,
         "comparisons": pairs // 2,

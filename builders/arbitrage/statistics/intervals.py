@@ -12,7 +12,7 @@ Cost: memory is :data:`GROUPS` integers for each sum, whatever the number of pro
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Final
@@ -27,6 +27,7 @@ __all__ = [
     "GROUPS",
     "Interval",
     "bootstrap",
+    "clustered",
     "fold",
     "group",
     "mixed",
@@ -84,7 +85,7 @@ def rounded(value: float | None) -> float | None:
     return None if value is None or not math.isfinite(value) else round(value, 4) + 0.0
 
 
-def wilson(hits: int, trials: int) -> Interval:
+def wilson(hits: float, trials: float) -> Interval:
     """Return the share of hits with its 95 % interval (Wilson 1927, "Probable inference", JASA 22)."""
     if trials == 0:
         return NOTHING
@@ -153,3 +154,22 @@ def bootstrap(sums: Longs, statistic: Callable[[Floats], Floats]) -> Interval:
         return Interval(float(found[0]), None, None)
     low, high = rest[int(0.025 * len(rest))], rest[min(len(rest) - 1, int(0.975 * len(rest)))]
     return Interval(float(found[0]), float(low), float(high), float(rest.std()))
+
+
+def clustered(sums: Longs, hits: int, trials: Sequence[int]) -> Interval:
+    """Return a share of trials of which one prompt has several, with its 95 % interval: Wilson's, for as many trials as
+    would give the standard error of the bootstrap over prompts were each of them a prompt of its own.
+
+    ``sums`` as for :func:`bootstrap`; ``hits`` is the column of hits, ``trials`` are those that add up to the trials.
+    Where all prompts agree the bootstrap sees no error, and each group of prompts counts once: so even then the
+    interval is no point.
+    """
+    number = sums[:, list(trials)].sum(axis=1)
+    found = bootstrap(np.stack([sums[:, hits], number], axis=1), lambda drawn: drawn[:, 0] / drawn[:, 1])
+    if found.estimate is None:
+        return found
+    share, error = found.estimate, found.error or 0.0
+    effective = share * (1 - share) / error**2 if error > 0 else np.count_nonzero(number)
+    effective = min(float(effective), float(number.sum()))
+    bounds = wilson(share * effective, effective)
+    return Interval(share, bounds.low, bounds.high, found.error)

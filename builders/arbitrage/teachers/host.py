@@ -11,9 +11,8 @@ no longer kills in less company is just answered. A request that killed it twice
 others go on. Single deaths at three conversations, or three that failed, without an answer between them, stop the
 build; so do three deaths with nothing to answer. Samples of one conversation are one.
 
-Each process leads a process group of its own, and the whole group is killed when the session is left; the next model
-starts when they are all gone. When *this* process is killed, by SIGKILL too, the kernel ends the pipe to them, on which
-they kill themselves.
+The group of each process is killed when the session is left; the next model starts when all of it is gone. When *this*
+process is killed, by SIGKILL too, the kernel ends the pipe to them, on which they kill themselves.
 
 A request and its answer cost this process 21 microseconds (a kilobyte each way, measured with an engine that does
 nothing).
@@ -21,14 +20,11 @@ nothing).
 
 from __future__ import annotations
 
-import contextlib
 import importlib.resources
 import importlib.resources.abc
 import os
 import select
 import shutil
-import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -39,7 +35,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
 
-from aya_data.builders.arbitrage.teachers.hosted_protocol import frame, frames
+from aya_data.builders.arbitrage.teachers.process import CannotRun, Process
 from aya_data.core import durable
 from aya_data.core.errors import BuildError, InputError, WrongSetting
 from aya_data.core.generation import ABSENT, FAILED, STOP, Answer, Place, Request
@@ -55,8 +51,6 @@ ALONE: Final = 2
 """A request that was the only one in flight at so many deaths fails."""
 PULSE: Final = 1.0
 """Seconds without an answer after which the caller hears that there is none."""
-TAIL: Final = 4
-"""Lines of the log that an error shows."""
 
 
 Conversation = tuple[tuple[str, str], ...]
@@ -126,11 +120,15 @@ class _Held:
     """At which it was the only one in flight."""
 
 
-class _Process:
-    """One running process and what it holds."""
+class _Hosted(Process):
+    """One of a host's processes, and what it holds."""
 
     def __init__(self, host: Host, replica: Replica, folder: Path, log: Path) -> None:
-        self.host, self.replica, self.folder, self.log = host, replica, folder, log
+        script = folder / Path(host.scripts[0]).name
+        super().__init__(
+            (str(host.python or sys.executable), "-X", "faulthandler", str(script)), replica.environment, log
+        )
+        self.host, self.replica = host, replica
         self.held: dict[int, _Held] = {}
         self.suspects: deque[list[_Held]] = deque()
         """What was in flight when it died, in groups of which it is asked one at a time; the last is the next."""
@@ -144,77 +142,16 @@ class _Process:
         """Which failed since its last answer."""
         self.facts: Mapping[str, Any] | None = None
         self.error: Mapping[str, Any] | None = None
-        self.running = False
-
-    # Life.
 
     def start(self) -> None:
         """Start it and send the settings; it is ready when :attr:`facts` are there."""
-        mine_in, its_out = os.pipe()
-        its_in, mine_out = os.pipe()
-        log = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
         try:
-            self.process = subprocess.Popen(
-                [
-                    str(self.host.python or sys.executable),
-                    *("-X", "faulthandler"),
-                    str(self.folder / Path(self.host.scripts[0]).name),
-                    *(str(its_in), str(its_out)),
-                ],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                pass_fds=(its_in, its_out),
-                env=_environment(self.replica.environment),
-                start_new_session=True,
-            )
-        except OSError as error:
-            os.close(mine_in)
-            os.close(mine_out)
-            what = f"{self.host.python or sys.executable} cannot be run: {error.strerror}"
+            super().start()
+        except CannotRun as error:
+            what = f"{self.command[0]} cannot be run: {error}"
             raise self.host.wrong("python", what, "Name the python of an environment.") from error
-        finally:
-            for descriptor in (its_in, its_out, log):
-                os.close(descriptor)
-        os.set_blocking(mine_out, False)
-        self.read, self.write = mine_in, mine_out
-        self.incoming, self.outgoing = bytearray(), bytearray()
         self.facts, self.error, self.steps, self.idle = None, None, -1, 0.0
-        self.running = True
-        self._say({"kind": "start", "settings": {**self.host.settings, **self.replica.settings}})
-
-    def end(self, grace: float) -> str:
-        """End it and all of its group, and say how it ended: ``exit code 0``, ``signal 9 (SIGKILL)``."""
-        self.running = False
-        leader = self.process.pid
-        until = time.monotonic() + grace
-        while not self.dead() and time.monotonic() < until:
-            time.sleep(0.01)
-        own = self.dead()
-        # Not reaped yet, so its number and its group's are still its own.
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(leader, signal.SIGKILL)
-        code = self.process.wait()
-        _await_group(leader)
-        for descriptor in (self.read, self.write):
-            os.close(descriptor)
-        if not own:
-            return "killed"
-        if code < 0:
-            with contextlib.suppress(ValueError):
-                return f"signal {-code} ({signal.Signals(-code).name})"
-        return f"exit code {code}"
-
-    def dead(self) -> bool:
-        """Whether it has ended; it stays unreaped, so that nobody else gets its number."""
-        if self.process.returncode is not None:
-            return True
-        try:
-            return os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None
-        except ChildProcessError:
-            return True  # reaped by somebody else after all
-
-    # Talk.
+        self.say({"kind": "start", "settings": {**self.host.settings, **self.replica.settings}})
 
     @property
     def room(self) -> int:
@@ -236,36 +173,7 @@ class _Process:
         self.held[number] = held
         request = held.request
         messages = [list(turn) for turn in request.messages]
-        self._say({"kind": "ask", "id": number, "messages": messages, "seed": request.seed, "sample": request.sample})
-
-    def stop(self) -> None:
-        """Tell it to leave."""
-        self._say({"kind": "stop"})
-
-    def _say(self, message: dict[str, Any]) -> None:
-        self.outgoing += frame(message)
-        self.flush()
-
-    def flush(self) -> None:
-        """Write what the pipe takes now."""
-        try:
-            while self.outgoing:
-                del self.outgoing[: os.write(self.write, self.outgoing[: 1 << 16])]
-        except BlockingIOError:
-            pass
-        except BrokenPipeError:
-            self.outgoing.clear()  # it is dead or dying, which reading will show
-
-    def messages(self) -> list[dict[str, Any]] | None:
-        """Read what it says now; None at the end of the pipe, or where something else writes into it."""
-        data = os.read(self.read, 1 << 18)
-        if not data:
-            return None
-        self.incoming += data
-        try:
-            return list(frames(self.incoming))
-        except ValueError:
-            return None
+        self.say({"kind": "ask", "id": number, "messages": messages, "seed": request.seed, "sample": request.sample})
 
 
 class HostSession:
@@ -277,7 +185,7 @@ class HostSession:
 
     def __init__(self, host: Host, place: Place) -> None:
         self.host, self.place = host, place
-        self._processes: list[_Process] = []
+        self._processes: list[_Hosted] = []
         self._number = 0
         self._folder: tempfile.TemporaryDirectory[str] | None = None
 
@@ -304,7 +212,7 @@ class HostSession:
             logs = _logs(self.place.log, len(self.host.replicas))
             for replica, log in zip(self.host.replicas, logs, strict=True):
                 log.unlink(missing_ok=True)
-                process = _Process(self.host, replica, folder, log)
+                process = _Hosted(self.host, replica, folder, log)
                 process.start()
                 self._processes.append(process)
             while any(process.facts is None for process in self._processes):
@@ -320,7 +228,7 @@ class HostSession:
     ) -> None:
         running = [process for process in self._processes if process.running]
         for process in running:
-            process.stop()
+            process.say({"kind": "stop"})
         for process in running:
             process.end(0.0 if process.facts is None else self.host.grace)
         if self._folder is not None:
@@ -397,7 +305,7 @@ class HostSession:
             else:
                 yield from self._waited(process)
 
-    def _heard(self, process: _Process, message: Mapping[str, Any]) -> Iterator[Answer]:
+    def _heard(self, process: _Hosted, message: Mapping[str, Any]) -> Iterator[Answer]:
         kind = message.get("kind")
         if kind == "ready":
             process.facts, process.idle = message["facts"], 0.0
@@ -415,14 +323,14 @@ class HostSession:
             if held is not None:
                 yield _answer(held, message)
 
-    def _waited(self, process: _Process) -> Iterator[Answer]:
+    def _waited(self, process: _Hosted) -> Iterator[Answer]:
         """Judge a process that says nothing."""
         limit = self.host.start_limit if process.facts is None else self.host.patience
         if process.idle > limit and (process.held or process.facts is None):
             doing = "was not loaded" if process.facts is None else "did nothing"
             yield from self._died(process, f"{doing} for {limit:.0f} s")
 
-    def _died(self, process: _Process, stuck: str = "") -> Iterator[Answer]:
+    def _died(self, process: _Hosted, stuck: str = "") -> Iterator[Answer]:
         # Where the leader is gone already, or going, that is how it ended; what is stuck is killed.
         how = process.end(0.0 if stuck else self.host.grace)
         how = stuck or how
@@ -446,6 +354,8 @@ class HostSession:
             hopeless = BuildError(f"{name}: the model's process died {while_}: {how}", self._seen(process, True))
         if hopeless is None or answer is not None:
             process.start()
+        if hopeless is None and self.place.restarted is not None:
+            self.place.restarted(how, len(held) - (answer is not None))
         if answer is not None:
             yield answer  # before the build stops, too: the next one need not find it again
         if hopeless is not None:
@@ -454,7 +364,7 @@ class HostSession:
             half = (len(held) + 1) // 2
             process.suspects += [held[half:], held[:half]]
 
-    def _killed(self, process: _Process, one: _Held, how: str) -> Answer | None:
+    def _killed(self, process: _Hosted, one: _Held, how: str) -> Answer | None:
         """A process died while it held this request alone; return its answer if it has failed."""
         one.deaths += 1
         conversation = tuple(one.request.messages)
@@ -468,20 +378,13 @@ class HostSession:
         process.suspects.appendleft([one])
         return None
 
-    def _seen(self, process: _Process, tail: bool) -> str:
-        lines = _last_lines(process.log) if tail else []
+    def _seen(self, process: _Hosted, tail: bool) -> str:
+        lines = process.last_lines() if tail else []
         return (f"It said: {' / '.join(lines)}. " if lines else "") + f"Its log is {process.log}."
 
 
 def _script(script: str | Path) -> importlib.resources.abc.Traversable:
     return script if isinstance(script, Path) else importlib.resources.files(PACKAGE) / script
-
-
-def _environment(own: Mapping[str, str]) -> dict[str, str]:
-    variables = {**os.environ, **own}
-    # It would hide the protocol from the script beside it.
-    variables.pop("PYTHONSAFEPATH", None)
-    return variables
 
 
 def _answer(held: _Held, message: Mapping[str, Any]) -> Answer:
@@ -503,42 +406,3 @@ def _logs(log: Path, count: int) -> list[Path]:
     if count == 1:
         return [log]
     return [log.with_name(f"{log.stem}-{number}{log.suffix}") for number in range(count)]
-
-
-def _last_lines(log: Path) -> list[str]:
-    """The last lines of a log that say something."""
-    try:
-        with log.open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - 8192))
-            text = file.read().decode("utf-8", "replace")
-    except OSError:
-        return []
-    lines = [line.strip()[:200] for line in text.splitlines()]
-    return [line for line in lines if line][-TAIL:]
-
-
-def _await_group(group: int, limit: float = 30.0) -> None:
-    """Wait until no process of a killed group holds memory; those that nobody reaps do not."""
-    until = time.monotonic() + limit
-    while time.monotonic() < until and any(_alive(group)):
-        time.sleep(0.01)
-
-
-def _alive(group: int) -> Iterator[bool]:
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return
-    except PermissionError:
-        pass
-    processes = Path("/proc")
-    if not (processes / "self" / "stat").exists():
-        yield True
-        return
-    for entry in processes.iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError, ValueError, IndexError):
-                # After the name, which may hold anything: state, parent, group.
-                state, _, its_group = (entry / "stat").read_text().rpartition(")")[2].split()[:3]
-                if int(its_group) == group and state not in "ZX":
-                    yield True

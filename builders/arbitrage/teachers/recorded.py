@@ -55,7 +55,7 @@ from aya_data.builders.files import GOES_ON, FilesBuilder
 from aya_data.builders.records.reader import Format, column_names
 from aya_data.core.errors import BuildError, WrongSetting, did_you_mean
 from aya_data.core.generation import ABSENT, Answer, Place, Request, Session, Voice
-from aya_data.core.settings import Settings, wrong
+from aya_data.core.settings import Location, Settings, wrong
 from aya_data.core.stage import Environment
 
 __all__ = ["RecordedSettings", "RecordedTeacher", "Where"]
@@ -78,7 +78,7 @@ class Where(Settings):
     @field_validator("equals", mode="before", json_schema_input_type=str | tuple[str, ...])
     @classmethod
     def _one_or_more(cls, value: Any) -> Any:
-        return [value] if isinstance(value, str) else value
+        return value if isinstance(value, list | tuple) else [value]
 
 
 Files = str | Annotated[tuple[str, ...], Field(min_length=1)]
@@ -103,7 +103,7 @@ class RecordedSettings(TeacherSettings):
         "name.",
         examples=["gpt-4-0314"],
     )
-    path: tuple[str, ...] = Field(
+    path: tuple[Location, ...] = Field(
         description="A file, a pattern such as answers/*.jsonl.zst, or a list of them: Parquet, JSON Lines, JSON, CSV "
         "or TSV. Relative to the spec's folder; URLs that fsspec reads are allowed.",
         examples=["answers/*.parquet"],
@@ -112,7 +112,7 @@ class RecordedSettings(TeacherSettings):
     columns: RecordedColumns | None = Field(
         None, description="Which column holds what.", examples=[{"prompt": "instruction", "answer": "output"}]
     )
-    requests: tuple[str, ...] | None = Field(
+    requests: tuple[Location, ...] | None = Field(
         None,
         description="Instead of columns: the input of a batch of the OpenAI API, whose output 'path' is.",
         examples=["batch_input.jsonl"],
