@@ -262,7 +262,7 @@ def test_the_model_names_who_answered_and_changes_no_answer(tmp_path: Path) -> N
         # Of the teacher's own keys alone: others have base_url.
         ("teachers: {one: {engine: recorded, path: a, base_uri: b, columns: {prompt: p, answer: a}}}",
          [("unknown key 'base_uri' in teachers.one. Known: columns, engine, family, format, languages, model, n, on, "
-           "path, price, requests, system, … (13 in all).")]),
+           "path, price, requests, system, … (14 in all).")]),
         ("arbiter: reward_model",
          ["the key 'model' is missing in arbiter. Add 'model: …': a folder, or a Hub repository (org/name)."]),
         ("prompts: {from: [1]}", ["prompts.from.0 must be text, found the number 1. Put quotes around it: \"1\"."]),

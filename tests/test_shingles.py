@@ -232,7 +232,10 @@ def matched(made: Sequence[str], threshold: float, looser: float, settled: Seque
     found, bounds = shingle_sets(pieces, Gram())
     stays = np.zeros(len(made), np.bool_) if settled is None else np.array(settled)
     signed = signatures(pieces, Gram(), np.zeros(len(made), np.uint64))
-    return match(signed.minima, found, bounds[:-1], np.diff(bounds), stays, banding(threshold), threshold, looser)
+    rows, alone = np.arange(len(made)), np.full(len(made), -1)
+    return match(
+        signed.minima, found, bounds[:-1], np.diff(bounds), rows, stays, alone, 0, banding(looser), threshold, looser
+    )
 
 
 @pytest.mark.parametrize("threshold", [0.5, 0.8, 0.9])
@@ -276,7 +279,7 @@ def test_only_texts_with_a_likely_partner_are_marked() -> None:
     made = [*edited(40, 60, 1), *(f"alone {n} " + " ".join(f"z{n}y{p}" for p in range(30)) for n in range(200))]
     signed = signatures(pieces_of(made), Gram(), np.zeros(len(made), np.uint64))
     for threads in (1, 2):
-        marked = near_others(signed.minima, banding(0.8), least_agreeing(0.6), threads)
+        marked = near_others(signed.minima, banding(0.6), threads)
         assert marked.tolist() == [True] * 80 + [False] * 200
 
 
